@@ -1,0 +1,245 @@
+"""On-policy experience: rollouts in time-major order, advantages, and games played to the end."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clrl.agents.learner import EvaluationRow, Learner
+from clrl.agents.play import play, sample
+from clrl.types import Batch, ClrlError, StepResult, Task, VectorEnv
+
+__all__ = ["GameTask", "OnPolicy", "RolloutBatch", "gae"]
+
+
+class GameTask(Protocol):
+    """A task that opens as a vector of environments."""
+
+    def open(self, n_envs: int, seed: int, *, training: bool, threads: int = 0) -> VectorEnv:
+        """Open `n_envs` copies, seeded; with `training=False` lost lives end nothing."""
+        ...
+
+
+@dataclass
+class RolloutBatch(Batch):
+    """Experience of an on-policy learner: (T, N) when collected, flat (T * N,) when trained on."""
+
+    action: Tensor  # long
+    logp: Tensor  # log pi(action | x) of the policy that acted
+    value: Tensor  # V(x) of that policy
+    advantage: Tensor
+    return_: Tensor  # advantage + value: the value head's target
+
+
+def gae(
+    reward: Tensor, value: Tensor, done: Tensor, last_value: Tensor, gamma: float, lam: float
+) -> Tensor:
+    """Return generalised advantages (T, N) (Schulman et al. 2016, eq. 16).
+
+    Args:
+        reward: (T, N); where an episode was truncated, `gamma * V(final_obs)` is already added.
+        value: (T, N), V of the observation each step started from.
+        done: (T, N) bool, whether the episode ended with the step.
+        last_value: (N,), V of the observation after the last step.
+        gamma: discount.
+        lam: 0 gives one-step advantages, 1 discounted returns minus values.
+    """
+    advantage = torch.empty_like(reward)
+    last = torch.zeros_like(last_value)
+    next_value = last_value
+    for t in reversed(range(len(reward))):
+        goes_on = 1.0 - done[t].float()
+        delta = reward[t] + gamma * next_value * goes_on - value[t]
+        last = delta + gamma * lam * goes_on * last
+        advantage[t] = last
+        next_value = value[t]
+    return advantage
+
+
+@dataclass(kw_only=True)
+class OnPolicy(Learner):
+    """Collects rollouts from parallel environments; a subclass says how to learn from one."""
+
+    kind: ClassVar[str] = "rl"
+
+    n_envs: int = 8
+    """Parallel environments."""
+    n_steps: int = 128
+    """Steps of each environment in one rollout."""
+    gamma: float = 0.99
+    """Discount of future rewards."""
+    gae_lambda: float = 0.95
+    """Bias against variance of the advantages: lower leans on the value estimates."""
+    ent_coef: float = 0.01
+    """Weight of the entropy bonus: higher explores more."""
+    vf_coef: float = 0.5
+    """Weight of the value loss."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require_positive("n_envs", "n_steps")
+        self._require_share("gamma", "gae_lambda")
+
+    def loss(self, batch: RolloutBatch) -> Tensor:
+        """Score a flat batch: the scalar that `gradient_step` descends."""
+        raise NotImplementedError
+
+    def learn(self, batch: RolloutBatch) -> dict[str, float]:
+        """Update the net from a flat rollout and return records."""
+        raise NotImplementedError
+
+    # ------------------------------------------------------------------------- life of a task
+
+    def open_task(self, task: Task) -> None:
+        self.close()
+        seed = self.seed_for(1, len(self.begun))
+        self._env = cast(GameTask, task).open(
+            self.n_envs, seed, training=True, threads=self.settings.threads
+        )
+        self._obs = self._env.reset(seed)
+        self._recent: deque[float] = deque(maxlen=100)  # raw returns of the last full games
+        self._allocate()
+
+    def _allocate(self) -> None:
+        size, device = (self.n_steps, self.n_envs), self.settings.device
+        self._x = torch.zeros((*size, *self._env.obs_shape), dtype=torch.uint8, device=device)
+
+    def update(self) -> dict[str, float]:
+        self.net.train()
+        route = self.method.route(self.task, self.n_envs, training=True)
+        batch = self.collect(route)
+        self.step += self.n_steps * self.n_envs
+        self.task_step += self.n_steps * self.n_envs
+        self.method.observe(batch, self.task_progress)
+        records = {"train/learning_rate": self.set_learning_rate()}
+        records |= self.learn(batch.flat())
+        if self._recent:
+            records["rollout/return_mean"] = float(np.mean(self._recent))
+        return records | {f"method/{k}": v for k, v in self.method.records().items()}
+
+    def end_task(self) -> None:
+        self.net.eval()
+        self.method.end_task(self.task, self._fresh_data())
+
+    def _fresh_data(self) -> Iterator[Batch]:
+        route = self.method.route(self.task, self.n_envs, training=False)
+        while True:
+            self.extra_steps += self.n_steps * self.n_envs
+            yield self.collect(route).flat()
+
+    def evaluate(
+        self, task: Task, episodes: int, seed: int, tick: Callable[[], None] = lambda: None
+    ) -> list[EvaluationRow]:
+        was_training = self.net.training
+        self.net.eval()
+        env = cast(GameTask, task).open(
+            episodes, seed, training=False, threads=self.settings.threads
+        )
+        try:
+            route = self.method.route(task, episodes, training=False)
+            greedy = self.settings.greedy_evaluation
+            with self.autocast():
+                return play(self.net, env, route, seed, greedy, self.settings.device, tick)
+        finally:
+            env.close()
+            self.net.train(was_training)
+
+    def close(self) -> None:
+        if hasattr(self, "_env"):
+            self._env.close()
+            del self._env
+
+    # -------------------------------------------------------------------------------- rollout
+
+    @torch.no_grad()
+    def collect(self, route: Tensor) -> RolloutBatch:
+        """Play `n_steps` in every environment with routes (N,); return a (T, N, ...) batch.
+
+        The pixels are a buffer that the next rollout overwrites: copy what must outlive it.
+        """
+        size, device = (self.n_steps, self.n_envs), self.settings.device
+        reward, logp, value = torch.zeros(size), torch.zeros(size), torch.zeros(size)
+        action = torch.zeros(size, dtype=torch.long)
+        done = torch.zeros(size, dtype=torch.bool)
+        score = torch.full(size, torch.nan)
+        on_device = route.to(device)
+        for t in range(self.n_steps):
+            self._x[t].copy_(torch.from_numpy(self._obs))
+            with self.autocast():
+                output = self.net(self._x[t], on_device)
+            logits = output.logits.float().cpu()
+            action[t] = sample(logits, self.generator)
+            self._env.send(action[t].numpy())  # the emulators run while we keep books
+            logp[t] = logits.log_softmax(-1).gather(-1, action[t, :, None]).squeeze(-1)
+            value[t] = _value(output.value)
+            result = self._env.recv()
+            self._obs = result.obs
+            reward[t] = self._learned_reward(result.reward)
+            if result.truncated.any():
+                reward[t] += self._value_beyond(result, on_device)
+            done[t] = torch.from_numpy(result.terminated | result.truncated)
+            for episode in result.episodes:
+                score[t, episode.env] = episode.return_
+                self._recent.append(episode.return_)
+        with self.autocast():
+            last = self.net(torch.from_numpy(self._obs).to(device), on_device).value
+        advantage = gae(reward, value, done, _value(last), self.gamma, self.gae_lambda)
+        return RolloutBatch(
+            x=self._x,
+            route=on_device.expand(size),
+            score=score.to(device),
+            action=action.to(device),
+            logp=logp.to(device),
+            value=value.to(device),
+            advantage=advantage.to(device),
+            return_=(advantage + value).to(device),
+        )
+
+    def _learned_reward(self, raw: np.ndarray[Any, np.dtype[np.float32]]) -> Tensor:
+        reward = torch.from_numpy(raw)
+        return reward.sign() if self.settings.clip_rewards else reward
+
+    def _value_beyond(self, result: StepResult, route: Tensor) -> Tensor:
+        """Return (N,) `gamma * V(final_obs)` where a time limit ended the episode, else 0."""
+        cut = result.truncated & ~result.terminated
+        beyond = torch.zeros(self.n_envs)
+        if result.final_obs is not None and cut.any():
+            rows = torch.from_numpy(cut.nonzero()[0])
+            final = torch.from_numpy(result.final_obs[cut]).to(self.settings.device)
+            with self.autocast():
+                output = self.net(final, route[rows.to(route.device)])
+            beyond[rows] = self.gamma * _value(output.value)
+        return beyond
+
+    # ---------------------------------------------------------------------------------- state
+
+    def state_dict(self) -> dict[str, Any]:
+        state = super().state_dict()
+        if hasattr(self, "_env"):
+            state["env"] = self._env.state_dict()
+            state["recent"] = list(self._recent)
+        return state
+
+    def load_state_dict(self, state: dict[str, Any], tasks: tuple[Task, ...]) -> str | None:
+        super().load_state_dict(state, tasks)
+        if "env" not in state:
+            return None
+        self.open_task(self.task)
+        self._recent.extend(state["recent"])
+        try:
+            self._obs = self._env.load_state_dict(state["env"])
+        except ClrlError as error:
+            self._obs = self._env.reset(self.seed_for(3, self.step))
+            return str(error)
+        return None
+
+
+def _value(value: Tensor | None) -> Tensor:
+    assert value is not None, "an on-policy learner needs a net with a value head"
+    return value.float().cpu()

@@ -1,0 +1,243 @@
+"""The commands. Everything heavy is imported inside them, so that help comes at once."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="clrl",
+    help="Train one agent on a sequence of Atari games, and see what it keeps and what it forgets.",
+    epilog="Begin with: clrl train configs/smoke.yaml · --debug shows where an error comes from.",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+RUN, LOOK = "Run", "Look"  # the panels of the help page
+
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder: runs/NAME/seedK.")]
+
+
+class Kind(StrEnum):
+    """What `clrl list` lists."""
+
+    METHODS = "methods"
+    AGENTS = "agents"
+    GAMES = "games"
+    SEQUENCES = "sequences"
+    BODIES = "bodies"
+    PROTOCOLS = "protocols"
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        import clrl
+
+        print(f"clrl {clrl.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Take the options that stand before a command; `main` has seen `--debug` by then."""
+
+
+@app.command(rich_help_panel=RUN)
+def train(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file: configs/*.yaml.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="KEY=VALUE...", help="Keys to change: agent.learning_rate=1e-3"),
+    ] = None,
+    runs: Annotated[Path, typer.Option("--runs", metavar="DIR", help="Where runs go.")] = Path(
+        "runs"
+    ),
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the resolved configuration and stop.")
+    ] = False,
+) -> None:
+    """Train on a sequence of games and evaluate on all of them; prints the run folder last."""
+    from clrl.run import train as room
+    from clrl.run.config import load_config, to_yaml
+
+    resolved = load_config(config, overrides or [])
+    if dry_run:
+        room.assemble(resolved, room.sequence_of(resolved))  # refuses what a run would refuse
+        print(to_yaml(resolved), end="")
+    else:
+        print(room.train(resolved, runs), flush=True)
+
+
+@app.command(rich_help_panel=RUN)
+def resume(
+    run: RunArgument,
+    allow_change: Annotated[
+        bool,
+        typer.Option("--allow-change", help="Go on although protected keys of config.yaml differ."),
+    ] = False,
+) -> None:
+    """Continue a run that was stopped, as if it never had been; prints the run folder last."""
+    from clrl.run.train import resume as go_on
+
+    print(go_on(run, allow_change=allow_change), flush=True)
+
+
+@app.command(name="eval", rich_help_panel=RUN)
+def evaluate(
+    run: RunArgument,
+    task: Annotated[str | None, typer.Option(metavar="NAME", help="Only this task.")] = None,
+    episodes: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Games per task; else as configured.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Play full games with the newest checkpoint of a run and print raw scores."""
+    from clrl.run.evaluate import evaluate_run
+
+    rows = evaluate_run(run, task=task, episodes=episodes)
+    print(json.dumps(rows, indent=2) if as_json else _table(rows))
+
+
+@app.command(name="list", rich_help_panel=LOOK)
+def list_names(
+    kind: Annotated[Kind, typer.Argument(metavar="WHAT", help=" | ".join(Kind))],
+) -> None:
+    """List what a configuration can name: methods, agents, games, sequences, bodies, protocols."""
+    from clrl.listing import names
+
+    _print_names(names(kind.value))
+
+
+@app.command(rich_help_panel=LOOK)
+def doctor(
+    runs: Annotated[Path, typer.Option("--runs", metavar="DIR", help="Where runs go.")] = Path(
+        "runs"
+    ),
+) -> None:
+    """Show versions, cores, device and ROMs, what is missing, and the command that mends it."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from clrl.doctor import examine, usable
+
+    checks = examine(runs)
+    table = Table(box=None, show_header=False, pad_edge=False)
+    marks = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "missing": "[bold red]MISSING[/]"}
+    for check in checks:
+        remedy = f"\n  -> {check.remedy}" if check.remedy else ""
+        table.add_row(marks[check.state], check.name, _literal(check.value + remedy))
+    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    console.print(table)
+    if not usable(checks):
+        missing = ", ".join(check.name for check in checks if check.state == "missing")
+        console.print(f"not usable: {missing}", style="bold red")
+        raise typer.Exit(3)
+    console.print("ready: clrl train configs/smoke.yaml")
+
+
+def _literal(text: str) -> Any:
+    from rich.text import Text  # not parsed as markup: paths may hold brackets
+
+    return Text(text, overflow="fold")
+
+
+def _print_names(names: Sequence[tuple[str, str]]) -> None:
+    """Print names with descriptions: wrapped in a terminal, one line each elsewhere."""
+    width = max(len(name) for name, _ in names)
+    if not sys.stdout.isatty():
+        print("\n".join(f"{name:<{width}}  {text}".rstrip() for name, text in names))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, 2))
+    for name, text in names:
+        table.add_row(f"[bold cyan]{name}[/]", _literal(text))
+    Console(highlight=False).print(table)
+
+
+def _table(rows: Sequence[dict[str, Any]]) -> str:
+    """Return rows of equal keys as aligned text."""
+    if not rows:
+        return "nothing evaluated"
+    cells = [list(rows[0]), *([_cell(value) for value in row.values()] for row in rows)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in cells
+    )
+
+
+def _cell(value: object) -> str:
+    return f"{value:.1f}" if isinstance(value, float) else str(value)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run `clrl` and exit with the codes that reliability promises.
+
+    0 done, 2 bad configuration or usage, 3 missing data or ROM, 75 preempted, 130 interrupted,
+    1 anything else. Errors are lines on stderr; a traceback comes only with `--debug`.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    logging.basicConfig(level=logging.WARNING, format="clrl: %(message)s", stream=sys.stderr)
+    logging.getLogger("clrl").setLevel(logging.INFO)
+    sys.exit(_guarded([word for word in given if word != "--debug"], debug))
+
+
+def _guarded(arguments: list[str], debug: bool) -> int:
+    """Run a command and return the exit code, with one line for what went wrong."""
+    command: Callable[..., Any] = typer.main.get_command(app).main
+    try:
+        code = command(args=arguments, prog_name="clrl", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail("interrupted", 130)
+    except BrokenPipeError:  # `clrl list games | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        return _explain(error, debug)
+
+
+def _explain(error: Exception, debug: bool) -> int:
+    if hasattr(error, "format_message"):  # a usage error; typer's own class for it moves about
+        return _fail(f"{error.format_message()} (see clrl --help)", 2)
+    # imported late: it brings torch, which is loaded already if a ClrlError was raised
+    from clrl.run.stop import Stopped
+    from clrl.types import ClrlError
+
+    if isinstance(error, Stopped):
+        hint = "stopped when asked to, all is saved; go on with: clrl resume RUN"
+        return _fail(hint, error.exit_code)
+    if isinstance(error, ClrlError):
+        return _fail(str(error), error.exit_code)
+    first = (str(error).splitlines() or [""])[0]
+    hint = "" if debug else "; run again with --debug to see where"
+    return _fail(f"{type(error).__name__}: {first}{hint}", 1)
+
+
+def _fail(message: str, code: int) -> int:
+    for line in message.splitlines():
+        print(f"clrl: error: {line}", file=sys.stderr)
+    return code

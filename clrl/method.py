@@ -1,0 +1,114 @@
+"""The base of every continual-learning method, and fine-tuning itself.
+
+One run, seen from a method:
+
+    net = method.build(spec)                              # 1  once
+    for task in visits:
+        method.begin_task(task)                           # 2  then a new optimizer
+        until the task's steps are spent:
+            route = method.route(task, n, training=True)  # 4  before each rollout or batch
+            ... the learner collects a rollout or draws a batch ...
+            method.observe(batch, progress)               # 5  after it
+            for each minibatch: gradient_step(...)        # 6  loss, 7 edit_gradients, 8 after_step
+        method.end_task(task, data)                       # 3  data from the final policy
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from clrl.nets.plain import PlainNet
+from clrl.types import Batch, LossFn, Net, NetSpec, Task, as_route
+
+__all__ = ["Method"]
+
+
+@dataclass
+class Method:
+    """Fine-tuning: train on, protect nothing. Every hook does as little as it can.
+
+    Subclasses are dataclasses whose fields are their hyper-parameters, and nothing else; state is
+    made in `build` and listed in `state_dict`. A method sees a task, data or a loss function and
+    holds only its net: never the learner, an environment or the trainer.
+    """
+
+    kinds: ClassVar[frozenset[str]] = frozenset({"rl", "supervised"})  # learners it can serve
+
+    @property
+    def net(self) -> Net:
+        """The net made by `build`."""
+        return self._net
+
+    def build(self, spec: NetSpec) -> Net:
+        """Make the net (hook 1). Called by the learner once, before anything is trained."""
+        self._net: Net = PlainNet(spec)
+        return self._net
+
+    def begin_task(self, task: Task) -> None:
+        """Prepare for a task (hook 2): grow, freeze, take a snapshot.
+
+        Called by the learner before each visit to a task, and again for every visit so far when a
+        run is resumed (states are loaded after), so it must depend on nothing but its calls so far.
+        The optimizer is then made anew over the parameters that require a gradient.
+        """
+
+    def end_task(self, task: Task, data: Iterator[Batch]) -> None:
+        """Take from a finished task what later ones need (hook 3).
+
+        Called by the learner after each visit. `data` yields flat batches without end: rollouts
+        played by the final policy (their frames are counted), or the training set. Draw as few as
+        needed; nothing is computed for a method that draws none.
+        """
+
+    def route(self, task: Task, n: int, *, training: bool) -> Tensor:
+        """Choose the sub-network of each of `n` samples (hook 4): (n,) long on the CPU.
+
+        Called by the learner before each rollout (one a environment) or batch, and by the
+        evaluator with `training=False`.
+        """
+        return as_route(task, n)
+
+    def observe(self, batch: Batch, progress: float) -> None:
+        """See what was just experienced (hook 5), before any update is made from it.
+
+        Called by the learner after each rollout, with a time-major batch (T, N, ...), or after
+        each supervised batch (B, ...). `progress` in [0, 1] is the share of the task's steps done.
+        """
+
+    def loss(self, batch: Batch, loss_fn: LossFn) -> Tensor | float:
+        """Return what is added to the learner's loss of `batch` (hook 6): a scalar, or 0.
+
+        Called by `gradient_step`. `loss_fn` scores any batch the way the learner does.
+        """
+        return 0.0
+
+    def edit_gradients(self, loss_fn: LossFn) -> None:
+        """Change `.grad` in place (hook 7).
+
+        Called by `gradient_step` after backward and before clipping.
+        """
+
+    def after_step(self) -> None:
+        """Act on the weights just updated (hook 8).
+
+        Called by `gradient_step` after the optimizer.
+        """
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state to be kept beside the net's: tensors and JSON values, by name."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned, after `build` and the `begin_task` calls so far."""
+
+    def records(self) -> dict[str, float]:
+        """Return figures worth recording (`method/...`), since the last call; none by default."""
+        return {}
+
+    def trainable(self) -> Iterable[nn.Parameter]:
+        """Return the parameters the optimizer holds: those that require a gradient."""
+        return [p for p in self.net.parameters() if p.requires_grad]

@@ -1,0 +1,1 @@
+"""How a body's chain of layers becomes a net."""

@@ -1,0 +1,132 @@
+"""Chains of layer specs as modules, and the heads that stand on them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from clrl.types import MASKED, ClrlError, Conv, LayerSpec, NetSpec, Output
+
+__all__ = ["Heads", "as_input", "chain", "orthogonal"]
+
+
+def as_input(x: Tensor) -> Tensor:
+    """Return floats: uint8 pixels (B, ...) scaled to [0, 1], anything else as it is."""
+    return x.float() / 255.0 if x.dtype == torch.uint8 else x
+
+
+def orthogonal(layer: nn.Conv2d | nn.Linear, gain: float) -> nn.Module:
+    """Initialise as the A2C and PPO references do: orthogonal weight, zero bias."""
+    nn.init.orthogonal_(layer.weight, gain)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+def chain(
+    input_shape: tuple[int, ...], body: tuple[LayerSpec, ...], gain: float
+) -> tuple[nn.Sequential, int]:
+    """Make the modules of a body.
+
+    Args:
+        input_shape: of one sample, channels first.
+        body: layer specs; every layer is followed by ReLU.
+        gain: of the orthogonal initialisation.
+
+    Returns:
+        The modules in order, and the number of features that come out (flat).
+
+    Raises:
+        ClrlError: when a convolution does not fit what reaches it.
+    """
+    modules: list[nn.Module] = []
+    shape = input_shape
+    for i, spec in enumerate(body):
+        if isinstance(spec, Conv):
+            shape_after = _conv_shape(shape, spec, i)
+            conv = nn.Conv2d(shape[0], spec.out, spec.kernel, spec.stride)
+            modules += [orthogonal(conv, gain), nn.ReLU()]
+            shape = shape_after
+        else:
+            if len(shape) > 1:
+                modules.append(nn.Flatten())
+            modules += [orthogonal(nn.Linear(_size(shape), spec.out), gain), nn.ReLU()]
+            shape = (spec.out,)
+    if len(shape) > 1:
+        modules.append(nn.Flatten())
+    return nn.Sequential(*modules), _size(shape)
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    return int(torch.Size(shape).numel())
+
+
+def _conv_shape(shape: tuple[int, ...], spec: Conv, i: int) -> tuple[int, int, int]:
+    kernel = (spec.kernel, spec.kernel) if isinstance(spec.kernel, int) else spec.kernel
+    if len(shape) != 3 or shape[1] < kernel[0] or shape[2] < kernel[1]:
+        raise ClrlError(
+            f"layer {i + 1} of the body, {spec}, does not fit an input of shape {shape}: "
+            "expected (channels, height, width) at least as large as the kernel; "
+            "choose another body or a larger observation",
+            exit_code=2,
+        )
+    height, width = ((s - k) // spec.stride + 1 for s, k in zip(shape[1:], kernel, strict=True))
+    return spec.out, height, width
+
+
+class Heads(nn.Module):
+    """Policy (or class) and value heads on shared features: one pair a task, or one for all.
+
+    Logits are always as wide as the widest head; outputs that a task does not have are `MASKED`,
+    so that a batch may mix tasks and no sample ever chooses an illegal action.
+    """
+
+    legal: Tensor  # (K, width) bool
+
+    def __init__(self, spec: NetSpec, n_features: int) -> None:
+        super().__init__()
+        widths = [task.n_outputs for task in spec.tasks]
+        width = max(widths)
+        if spec.shared_head:
+            widths = [width]
+        self.policy = nn.ModuleList(
+            orthogonal(nn.Linear(n_features, w), spec.logits_gain) for w in widths
+        )
+        self.value = nn.ModuleList(
+            orthogonal(nn.Linear(n_features, 1), 1.0) for _ in widths if spec.has_value
+        )
+        self.shared = spec.shared_head
+        legal = torch.zeros(len(spec.tasks), width, dtype=torch.bool)
+        for task in spec.tasks:
+            legal[task.id, list(task.legal or range(task.n_outputs))] = True
+        self.register_buffer("legal", legal, persistent=False)
+        self._masks = not bool(legal.all())
+
+    def forward(self, h: Tensor, route: Tensor) -> Output:
+        """Map features (B, F) and task ids (B,) to logits (B, width) and values (B,)."""
+        if self.shared or len(self.policy) == 1:
+            output = self._one(h, 0)
+        elif bool((route == route[0]).all()):
+            output = self._one(h, int(route[0]))
+        else:
+            output = self._mixed(h, route)
+        logits = output.logits.float()
+        if self._masks:
+            logits = logits.masked_fill(~self.legal[route], MASKED)
+        return Output(logits, output.value)
+
+    def _one(self, h: Tensor, k: int) -> Output:
+        logits = self.policy[k](h)
+        value = self.value[k](h).squeeze(-1).float() if len(self.value) else None
+        return Output(nn.functional.pad(logits, (0, self.legal.shape[1] - logits.shape[1])), value)
+
+    def _mixed(self, h: Tensor, route: Tensor) -> Output:
+        logits = h.new_zeros(len(h), self.legal.shape[1])
+        value = h.new_zeros(len(h), dtype=torch.float32) if len(self.value) else None
+        for k in route.unique().tolist():  # heads are small: the trunk saw the whole batch at once
+            rows = (route == k).nonzero().squeeze(-1)
+            one = self._one(h[rows], k)
+            logits = logits.index_copy(0, rows, one.logits.to(logits.dtype))
+            if value is not None and one.value is not None:
+                value = value.index_copy(0, rows, one.value)
+        return Output(logits, value)

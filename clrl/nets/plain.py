@@ -1,0 +1,33 @@
+"""The plain net: one trunk for all tasks."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from clrl.nets.layers import Heads, as_input, chain
+from clrl.types import Net, NetSpec, Output
+
+__all__ = ["PlainNet"]
+
+
+class PlainNet(Net):
+    """A trunk made of the body's layers once, under all heads; routes are task ids."""
+
+    def __init__(self, spec: NetSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.trunk, n_features = chain(spec.input_shape, spec.body, spec.hidden_gain)
+        self.heads = Heads(spec, n_features)
+
+    def forward(self, x: Tensor, route: Tensor) -> Output:
+        output: Output = self.heads(self.trunk(as_input(x)), route)
+        return output
+
+    def body_parameters(self) -> dict[str, nn.Parameter]:
+        return {n: p for n, p in self.named_parameters() if n.startswith("trunk.")}
+
+    def shared_parameters(self) -> dict[str, nn.Parameter]:
+        shared = self.body_parameters()
+        if self.spec.shared_head:
+            shared |= {n: p for n, p in self.named_parameters() if n.startswith("heads.")}
+        return shared

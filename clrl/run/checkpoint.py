@@ -1,0 +1,434 @@
+"""Checkpoints that are whole or absent, and that never run code when they are read.
+
+A checkpoint is a folder `step_<n>` of three data files and a manifest:
+
+    tensors.safetensors   every torch tensor, named by its place in the state ("net/body.0.weight")
+    arrays.npz            every numpy array, named likewise, uncompressed
+    state.json            the rest: the state itself, with references where tensors and arrays were
+    manifest.json         schema, step, meta, versions, size and sha256 of the above and of itself
+
+`save` writes it beside its final place and renames it there; `load_latest` takes the newest that
+verifies. What is read is judged as if a stranger had sent it: sizes before memory, digests before
+parsing, no symlinks, no pickle.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+import os
+import platform
+import re
+import shutil
+import signal
+import stat
+import time
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from clrl.run.folder import fsync_folder, write_durable, write_text_atomic
+from clrl.types import ClrlError
+
+__all__ = ["SCHEMA_VERSION", "Checkpoint", "CheckpointError", "clean", "load_latest", "save"]
+
+SCHEMA_VERSION = 1
+MAX_FILE_BYTES = 16 << 30
+MAX_MANIFEST_BYTES = 1 << 20
+
+_TENSORS, _ARRAYS, _STATE, _MANIFEST = (
+    "tensors.safetensors",
+    "arrays.npz",
+    "state.json",
+    "manifest.json",
+)
+_FINAL = re.compile(r"step_([0-9]+)(?:\.old-[0-9]+)?")  # .old: while it is being replaced
+_ASIDE = re.compile(r"(.+)\.(tmp|old)-([0-9]+)")
+_SAFE_NAME = re.compile(r"[A-Za-z0-9._-]+")
+
+
+class CheckpointError(ClrlError):
+    """A checkpoint could not be taken; those before it are intact, so training may go on."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What `load_latest` found.
+
+    Attributes:
+        state: as given to `save`; tensors on the CPU, numpy scalars as plain numbers.
+        meta: as given to `save`, after a trip through JSON.
+        step: as given to `save`.
+        path: its folder.
+        skipped: one line for each newer checkpoint that could not be used, and why.
+    """
+
+    state: dict[str, Any]
+    meta: dict[str, Any]
+    step: int
+    path: Path
+    skipped: list[str] = field(default_factory=list)
+
+
+# ---------------------------------------------------------------------------------------- save
+
+
+def save(
+    folder: Path, step: int, state: Mapping[str, Any], meta: Mapping[str, Any], keep: int = 2
+) -> Path:
+    """Write `folder/step_<step>`, durable before it is visible; keep it and `keep - 1` older ones.
+
+    Checkpoints of later steps are removed too: a run that saves here has left that future.
+
+    Args:
+        folder: the checkpoints folder of a run, made if absent; one process at a time (the lock).
+        step: counts up, at least 0; a checkpoint of the same step is replaced.
+        state: nested dicts (str or int keys), lists and tuples of torch tensors of any device and
+            dtype, numeric numpy arrays and scalars, str, int, float, bool, None. Tensors that
+            share memory come back apart.
+        meta: JSON for the manifest: config hash, counters, offsets of the record files.
+        keep: how many checkpoints to keep, at least 1.
+
+    Returns:
+        The checkpoint's folder.
+
+    Raises:
+        CheckpointError: the disk is full or refuses; nothing half-written stays behind.
+        TypeError: a leaf that cannot be stored, named by its place.
+    """
+    final = folder / f"step_{step}"
+    tmp = folder / f"{final.name}.tmp-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(tmp, ignore_errors=True)
+        tmp.mkdir()
+        _write(tmp, step, state, meta)
+        _read_verified(tmp, step)  # what does not read back never gets a name
+        _fault("before_rename")
+        _rename(tmp, final)
+        _fault("before_latest")
+        write_text_atomic(folder / "LATEST", final.name + "\n")
+        _prune(folder, step, keep)
+    except (OSError, _Broken) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise CheckpointError(
+            f"checkpoint of step {step} not saved in {folder}: {why}; earlier ones are intact, "
+            "make room or mend the folder"
+        ) from error
+    finally:
+        shutil.rmtree(tmp, ignore_errors=True)
+    return final
+
+
+def _write(tmp: Path, step: int, state: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
+    tensors: dict[str, Tensor] = {}
+    arrays: dict[str, NDArray[Any]] = {}
+    skeleton = _take_apart(state, "", tensors, arrays)
+    writers: dict[str, Callable[[], bytes]] = {  # called one by one: one file in memory at a time
+        _TENSORS: lambda: safetensors.torch.save(tensors),
+        _ARRAYS: lambda: _npz(arrays),
+        _STATE: lambda: _json(skeleton),
+    }
+    files = {}
+    for name, data_of in writers.items():
+        data = data_of()
+        write_durable(tmp / name, data)
+        files[name] = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        _fault("slow_save")
+        _fault(f"after_{name}")
+    manifest = {
+        "schema_version": SCHEMA_VERSION,
+        "step": step,
+        "files": files,
+        "meta": dict(meta),
+        "versions": _versions(),
+    }
+    manifest["sha256"] = _digest(manifest)
+    write_durable(tmp / _MANIFEST, _json(manifest))
+    fsync_folder(tmp)
+
+
+def _rename(tmp: Path, final: Path) -> None:
+    """Put a finished folder in its place; a kill in between loses neither the old nor the new."""
+    old = final.with_name(f"{final.name}.old-{os.getpid()}")
+    replacing = final.exists()
+    if replacing:  # in two steps: a folder that is not empty cannot be replaced in one
+        final.replace(old)
+        _fault("between_renames")
+    tmp.replace(final)
+    fsync_folder(final.parent)
+    if replacing:
+        _discard(old)
+
+
+def _prune(folder: Path, step: int, keep: int) -> None:
+    older = [path for n, path in _candidates(folder) if n < step]
+    later = [path for n, path in _candidates(folder) if n > step]
+    for path in older[max(keep - 1, 0) :] + later:
+        _discard(path)
+
+
+def _discard(path: Path) -> None:
+    # First renamed, so that a kill halfway leaves rubbish for `clean` and not a broken checkpoint.
+    rubbish = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    shutil.rmtree(rubbish, ignore_errors=True)
+    path.replace(rubbish)
+    shutil.rmtree(rubbish, ignore_errors=True)
+
+
+def clean(folder: Path) -> None:
+    """Remove what a killed process left of its saves; call once at start, holding the lock."""
+    for path in sorted(folder.glob("*")):
+        match = _ASIDE.fullmatch(path.name)
+        if not match or _lives(int(match[3])):
+            continue
+        final = folder / match[1]
+        if match[2] == "old" and not final.exists():
+            path.replace(final)  # killed between two renames: the old one is still good
+        elif path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _lives(pid: int) -> bool:
+    """Tell whether another process has this pid; our own was a dead one's (as in a container)."""
+    if pid == os.getpid():
+        return False
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+# ---------------------------------------------------------------------------------------- load
+
+
+def load_latest(folder: Path) -> Checkpoint | None:
+    """Return the newest checkpoint that verifies, or None where none was ever taken.
+
+    Raises:
+        ClrlError: there are checkpoints and all are broken, or one is of a newer clrl.
+    """
+    skipped: list[str] = []
+    for step, path in _candidates(folder):
+        try:
+            manifest, data = _read_verified(path, step)
+            tensors = safetensors.torch.load(data[_TENSORS])
+            state = _put_together(json.loads(data[_STATE]), tensors, _read_npz(data[_ARRAYS]))
+            return Checkpoint(state, manifest["meta"], step, path, skipped)
+        except ClrlError:
+            raise
+        except _Broken as error:
+            skipped.append(f"{path}: {error}")
+        except Exception as error:  # whatever hostile bytes make a parser say: not usable
+            skipped.append(f"{path}: unreadable ({type(error).__name__}: {error})")
+    if skipped:
+        raise ClrlError("no checkpoint can be used: " + "; ".join(skipped))
+    return None
+
+
+class _Broken(Exception):
+    """Why a checkpoint cannot be used."""
+
+
+def _candidates(folder: Path) -> list[tuple[int, Path]]:
+    """List what bears a checkpoint's name, newest first, one being replaced after its new self."""
+    found = [(match, path) for path in folder.glob("step_*") if (match := _match(path))]
+    found.sort(key=lambda item: (-int(item[0][1]), len(item[1].name)))
+    return [(int(match[1]), path) for match, path in found]
+
+
+def _match(path: Path) -> re.Match[str] | None:
+    return _FINAL.fullmatch(path.name)
+
+
+def _read_verified(path: Path, step: int) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Return the manifest and the bytes of every file it names, all of them verified."""
+    if path.is_symlink() or not path.is_dir():
+        raise _Broken("not a folder")
+    manifest = _read_manifest(path, step)
+    data = {}
+    for name, entry in manifest["files"].items():
+        data[name] = _read(path / name, MAX_FILE_BYTES, entry["size"])
+        if hashlib.sha256(data[name]).hexdigest() != entry["sha256"]:
+            raise _Broken(f"{name} is damaged (its sha256 is not the manifest's)")
+    return manifest, data
+
+
+def _read_manifest(path: Path, step: int) -> dict[str, Any]:
+    try:
+        manifest = json.loads(_read(path / _MANIFEST, MAX_MANIFEST_BYTES))
+        schema, files, digest = manifest["schema_version"], manifest["files"], manifest["sha256"]
+        names = list(files)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise _Broken(f"{_MANIFEST} is no manifest ({type(error).__name__}: {error})") from None
+    if type(schema) is int and schema > SCHEMA_VERSION:
+        raise ClrlError(
+            f"{path} has checkpoint schema {schema}, this clrl reads up to {SCHEMA_VERSION}; "
+            f"resume it with the clrl that wrote it ({manifest.get('versions')})"
+        )
+    if schema != SCHEMA_VERSION:
+        raise _Broken(f"unknown checkpoint schema {schema!r}")
+    if bad := [name for name in names if not _SAFE_NAME.fullmatch(name) or name in (".", "..")]:
+        raise _Broken(f"{_MANIFEST} names {bad[0]!r}, which is no plain file name")
+    if missing := {_TENSORS, _ARRAYS, _STATE} - set(names):
+        raise _Broken(f"{_MANIFEST} lacks {min(missing)}")
+    if digest != _digest({key: manifest[key] for key in manifest if key != "sha256"}):
+        raise _Broken(f"{_MANIFEST} is damaged (its own sha256 does not fit)")
+    if manifest["step"] != step:
+        raise _Broken(f"{_MANIFEST} is of step {manifest['step']}")
+    return dict(manifest)
+
+
+def _read(path: Path, limit: int, size: int | None = None) -> bytes:
+    """Read a plain file of the expected size, which is checked before memory is reserved."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        raise _Broken(f"{path.name} cannot be opened ({error.strerror})") from None
+    with os.fdopen(fd, "rb") as file:
+        info = os.fstat(fd)
+        if not stat.S_ISREG(info.st_mode):
+            raise _Broken(f"{path.name} is no plain file")
+        if size is not None and info.st_size != size:
+            raise _Broken(f"{path.name} has {info.st_size} bytes, the manifest says {size}")
+        if info.st_size > limit:
+            raise _Broken(f"{path.name} has {info.st_size} bytes, more than the limit of {limit}")
+        return file.read(info.st_size)
+
+
+# ------------------------------------------------------------- from a state to files, and back
+
+
+def _take_apart(
+    value: Any, place: str, tensors: dict[str, Tensor], arrays: dict[str, NDArray[Any]]
+) -> Any:
+    """Return `value` as JSON; its tensors and arrays go into the dicts, under their place."""
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    if isinstance(value, Tensor):
+        # Copied: safetensors refuses tensors that share memory.
+        own = value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        return {"$tensor": _put(tensors, place, own)}
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
+        return {"$array": _put(arrays, place, value)}
+    if isinstance(value, np.generic) and value.dtype.kind in "biufc":
+        return value.item()
+
+    def inner(key: Any, item: Any) -> Any:
+        return _take_apart(item, f"{place}/{key}" if place else str(key), tensors, arrays)
+
+    if isinstance(value, list | tuple):
+        items = [inner(i, item) for i, item in enumerate(value)]
+        return items if isinstance(value, list) else {"$tuple": items}
+    if isinstance(value, Mapping) and all(isinstance(key, str | int) for key in value):
+        pairs = [[key, inner(key, item)] for key, item in value.items()]
+        plain = all(isinstance(key, str) and not key.startswith("$") for key, _ in pairs)
+        return dict(pairs) if plain else {"$dict": pairs}
+    raise TypeError(
+        f"state at {place!r} is {type(value).__name__} {value!r:.40}; expected a dict with str or int "
+        "keys, list, tuple, tensor, numeric array, str, number, bool or None"
+    )
+
+
+def _put_together(
+    value: Any, tensors: Mapping[str, Tensor], arrays: Mapping[str, NDArray[Any]]
+) -> Any:
+    """Undo `_take_apart`."""
+    if isinstance(value, list):
+        return [_put_together(item, tensors, arrays) for item in value]
+    if not isinstance(value, dict):
+        return value
+    match list(value.items()):
+        case [("$tensor", name)]:
+            return tensors[name]
+        case [("$array", name)]:
+            return arrays[name]
+        case [("$tuple", items)]:
+            return tuple(_put_together(item, tensors, arrays) for item in items)
+        case [("$dict", pairs)]:
+            return {key: _put_together(item, tensors, arrays) for key, item in pairs}
+    return {key: _put_together(item, tensors, arrays) for key, item in value.items()}
+
+
+def _put(store: dict[str, Any], place: str, value: Any) -> str:
+    while place in store:  # {1: ..., "1": ...} and the like
+        place += "'"
+    store[place] = value
+    return place
+
+
+def _npz(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
+        for name, array in arrays.items():
+            member = zipfile.ZipInfo(name + ".npy")  # with no time stamp: same state, same bytes
+            with archive.open(member, "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, array, (1, 0), allow_pickle=False)
+    return out.getvalue()
+
+
+def _read_npz(data: bytes) -> dict[str, NDArray[Any]]:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        members = archive.infolist()
+        if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+            raise _Broken(f"{_ARRAYS} is compressed")
+        if sum(member.file_size for member in members) > len(data):
+            raise _Broken(f"{_ARRAYS} declares more than it holds")
+        return {m.filename.removesuffix(".npy"): _read_array(archive.read(m)) for m in members}
+
+
+def _read_array(data: bytes) -> NDArray[Any]:
+    file = io.BytesIO(data)
+    if np.lib.format.read_magic(file) != (1, 0):
+        raise _Broken(f"{_ARRAYS} has an array in another format")
+    shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    if dtype.kind not in "biufc":
+        raise _Broken(f"{_ARRAYS} has an array of {dtype}")
+    if math.prod(shape) * dtype.itemsize != len(data) - file.tell():
+        raise _Broken(f"{_ARRAYS} declares an array of shape {shape} that it does not hold")
+    file.seek(0)
+    array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
+    return array
+
+
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, indent=1) + "\n").encode()
+
+
+def _digest(manifest: Mapping[str, Any]) -> str:
+    return hashlib.sha256(_json(manifest)).hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in ("clrl", "torch", "numpy", "safetensors", "ale-py", "gymnasium"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "absent"
+    return versions
+
+
+def _fault(point: str) -> None:
+    """For tests: die here, or stall, if `CLRL_FAULT` names this point."""
+    if os.environ.get("CLRL_FAULT") == point:
+        if point == "slow_save":
+            time.sleep(0.5)
+        else:
+            os.kill(os.getpid(), signal.SIGKILL)

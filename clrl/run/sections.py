@@ -1,0 +1,108 @@
+"""The sections of a configuration: what a run does beside its agent, method and protocol."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from clrl.envs.sequences import SEQUENCES
+from clrl.nets.bodies import body
+from clrl.run.yaml_safe import nearest
+
+__all__ = [
+    "CheckpointConfig",
+    "EvaluationConfig",
+    "NetConfig",
+    "NotNegative",
+    "Positive",
+    "Seed",
+    "SequenceConfig",
+    "TrackingConfig",
+]
+
+Positive = Annotated[int, Field(gt=0)]
+NotNegative = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequenceConfig:
+    """What is learned, in which order, for how long."""
+
+    steps: Positive
+    """Agent steps of each visit to a task."""
+    name: str | None = None
+    """A sequence that ships (`clrl list sequences`), or"""
+    tasks: tuple[str, ...] | None = None
+    """your own list of tasks; repeats are visits to the same task."""
+    cycles: Positive = 1
+    """How often the whole sequence is gone through."""
+    order_seed: Seed | None = None
+    """Shuffles the order of the tasks; null: as written."""
+
+    def __post_init__(self) -> None:
+        if (self.name is None) == (self.tasks is None):
+            raise ValueError("give one of name (a sequence that ships) and tasks (a list)")
+        if self.name is not None and self.name not in SEQUENCES:
+            raise ValueError(f"name is {self.name!r}: unknown{nearest(self.name, list(SEQUENCES))}")
+        if self.tasks is not None and not self.tasks:
+            raise ValueError("tasks is []: expected at least one")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetConfig:
+    """The net that a method builds."""
+
+    body: str = "nature"
+    """Its chain of layers (`clrl list bodies`)."""
+    heads: Literal["per_task", "shared"] = "per_task"
+    """A head for each task, or one over the full action set with illegal actions masked."""
+    hidden: tuple[Positive, ...] | None = None
+    """Units of each layer of the body `mlp`; null: its default."""
+
+    def __post_init__(self) -> None:
+        body(self.body, self.hidden)  # raises for a name or a combination that does not exist
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """When and how every task is measured. Never changes the training."""
+
+    every: NotNegative = 50_000
+    """Agent steps between evaluations; 0: only before the first and after each task."""
+    episodes: Positive = 5
+    """Full games per task and evaluation."""
+    unseen: Literal["always", "ends", "never"] = "always"
+    """Tasks not begun yet: at every evaluation, only before and after tasks, or not at all."""
+    policy: Literal["sample", "greedy"] = "sample"
+    """Act by chance as in training, or take the most likely action."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackingConfig:
+    """Mirrors of the records; the run folder is the truth."""
+
+    wandb: Literal["disabled", "offline", "online"] = "disabled"
+    """Weights & Biases; `online` goes offline by itself without a key or network."""
+    project: str = "clrl"
+    """The W&B project."""
+    entity: str | None = None
+    """The W&B user or team; null: the default one."""
+    group: str | None = None
+    """Groups runs in W&B; null: the run's name."""
+    tags: tuple[str, ...] = ()
+    """W&B tags."""
+    tensorboard: bool = False
+    """Write TensorBoard files into the run folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointConfig:
+    """When the run is saved."""
+
+    every: Positive = 50_000
+    """Agent steps between checkpoints; environments are re-seeded at each."""
+    keep: Positive = 2
+    """How many are kept."""

@@ -1,0 +1,53 @@
+"""`summary.json`: the score matrix, the metrics and what the run cost."""
+
+from __future__ import annotations
+
+import resource
+from typing import Any
+
+from clrl.agents.learner import Learner
+from clrl.envs.scores import normalise_task
+from clrl.study.metrics import basic_metrics, normalised, score_matrix
+from clrl.types import TaskSequence
+
+__all__ = ["summarise"]
+
+
+def summarise(
+    rows: list[dict[str, Any]],
+    sequence: TaskSequence,
+    learner: Learner,
+    seconds: float,
+    config_hash: str,
+) -> dict[str, Any]:
+    """Return the summary of a run, finished or not.
+
+    Args:
+        rows: the records of `evaluations.jsonl`.
+        sequence: tasks and visits.
+        learner: for the counters and the net's size.
+        seconds: wall time spent so far, all processes of the run together.
+        config_hash: of everything that determines the result.
+    """
+    names = [task.name for task in sequence.tasks]
+    matrix = score_matrix(rows, names)
+    share = normalised(matrix, names, normalise_task)
+    parameters = list(learner.net.parameters())
+    return {
+        "tasks": names,
+        "visits": list(sequence.visits),
+        "matrix": matrix,
+        "metrics": basic_metrics(matrix, sequence.visits),
+        "normalised": {"matrix": share, "metrics": basic_metrics(share, sequence.visits)},
+        "cost": {
+            "steps": learner.step,
+            "steps_for_end_task": learner.extra_steps,
+            "frames": learner.frames,
+            "seconds": round(seconds, 1),
+            "parameters": sum(p.numel() for p in parameters),
+            "parameters_trained_last": sum(p.numel() for p in parameters if p.requires_grad),
+            "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        },
+        "seeds": {"run": learner.settings.seed},
+        "config_hash": config_hash,
+    }

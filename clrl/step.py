@@ -1,0 +1,57 @@
+"""The only place where an optimizer steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from clrl.method import Method
+from clrl.types import Batch
+
+__all__ = ["NonFiniteGradientError", "gradient_step"]
+
+
+B = TypeVar("B", bound=Batch)
+
+
+class NonFiniteGradientError(ArithmeticError):
+    """The gradient is NaN or infinite; the weights have not been touched."""
+
+
+def gradient_step(
+    method: Method,
+    optimizer: Optimizer,
+    batch: B,
+    loss_fn: Callable[[B], Tensor],
+    max_norm: float,
+) -> tuple[Tensor, Tensor]:
+    """Take one step on the learner's loss plus the method's.
+
+    Args:
+        method: holds the net; its `loss`, `edit_gradients` and `after_step` are called here.
+        optimizer: over the parameters the method left trainable.
+        batch: what `loss_fn` scores.
+        loss_fn: the learner's loss, a scalar tensor.
+        max_norm: the gradient is scaled down to this global 2-norm; infinite: it is left alone.
+
+    Returns:
+        The learner's own loss and the gradient's norm before clipping, both detached.
+
+    Raises:
+        NonFiniteGradientError: when the gradient holds NaN or infinity; nothing was changed.
+    """
+    optimizer.zero_grad(set_to_none=True)
+    loss = loss_fn(batch)
+    (loss + method.loss(batch, loss_fn)).backward()  # type: ignore[no-untyped-call]
+    method.edit_gradients(loss_fn)
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    norm = nn.utils.clip_grad_norm_(parameters, max_norm)
+    if not torch.isfinite(norm):
+        raise NonFiniteGradientError(f"gradient norm {norm.item()} with a loss of {loss.item()}")
+    optimizer.step()
+    method.after_step()
+    return loss.detach(), norm

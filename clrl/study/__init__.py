@@ -1,0 +1,1 @@
+"""Answers from run folders: reads files, never live objects."""

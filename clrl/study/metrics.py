@@ -1,0 +1,143 @@
+"""The score matrix and the metrics that follow from it: pure functions of stored evaluations.
+
+A matrix has a row for each moment (row 0 before any training, row v after the v-th visit) and a
+column for each distinct task; an entry is a mean score, or None where the task was not, or could
+not be, evaluated. A metric that needs a missing entry is None, never 0.
+
+Tasks may be visited several times. `own[j]` below is the row after the last visit to task j; for a
+sequence without repeats these are the definitions of the papers.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+__all__ = [
+    "average_performance",
+    "backward_transfer",
+    "basic_metrics",
+    "forgetting",
+    "normalised",
+    "score_matrix",
+]
+
+Matrix = Sequence[Sequence[float | None]]
+
+
+def score_matrix(
+    rows: Iterable[Mapping[str, Any]], tasks: Sequence[str]
+) -> list[list[float | None]]:
+    """Average the episodes of `evaluations.jsonl` that belong to the matrix.
+
+    Args:
+        rows: evaluation records; those of phase `start` make row 0, those of phase `end` the row
+            of their `visit` (1, 2, ...); others are learning curves and are left out.
+        tasks: names of the distinct tasks: the columns.
+
+    Returns:
+        Rows up to the last moment that was evaluated.
+
+    >>> rows = [
+    ...     {"phase": "start", "visit": 0, "task_evaluated": "A", "return": 1.0},
+    ...     {"phase": "end", "visit": 1, "task_evaluated": "A", "return": 4.0},
+    ...     {"phase": "end", "visit": 1, "task_evaluated": "A", "return": 6.0},
+    ... ]
+    >>> score_matrix(rows, ["A", "B"])
+    [[1.0, None], [5.0, None]]
+    """
+    scores: defaultdict[tuple[int, str], list[float]] = defaultdict(list)
+    for row in rows:
+        if row["phase"] in ("start", "end") and row.get("return") is not None:
+            scores[int(row["visit"]), row["task_evaluated"]].append(float(row["return"]))
+    last = max((visit for visit, _ in scores), default=-1)
+    return [
+        [_mean(scores[visit, task]) if (visit, task) in scores else None for task in tasks]
+        for visit in range(last + 1)
+    ]
+
+
+def normalised(
+    matrix: Matrix, tasks: Sequence[str], normalise: Callable[[str, float], float | None]
+) -> list[list[float | None]]:
+    """Map every entry by `normalise(task, score)`, None where that is None."""
+    return [
+        [
+            None if score is None else normalise(task, score)
+            for task, score in zip(tasks, row, strict=True)
+        ]
+        for row in matrix
+    ]
+
+
+def average_performance(matrix: Matrix) -> float | None:
+    """Return the mean over tasks of the last row, `mean_j R[T, j]`.
+
+    >>> average_performance([[0.0, 0.0], [5.0, 1.0], [3.0, 9.0]])
+    6.0
+    """
+    return _mean(matrix[-1]) if matrix else None
+
+
+def backward_transfer(matrix: Matrix, visits: Sequence[int]) -> float | None:
+    """Return `mean_j R[T, j] - R[own[j], j]` (Lopez-Paz & Ranzato 2017) over all but the last task.
+
+    Args:
+        matrix: rows 0..T.
+        visits: column of the task learned in each visit, T of them.
+
+    >>> backward_transfer([[0.0, 0.0], [5.0, 1.0], [3.0, 9.0]], [0, 1])
+    -2.0
+    """
+    terms = [
+        _difference(matrix[-1][j], matrix[own][j])
+        for j, own in _own_rows(visits).items()
+        if own < len(visits)
+    ]
+    return _mean(terms) if _complete(matrix, visits) else None
+
+
+def forgetting(matrix: Matrix, visits: Sequence[int]) -> float | None:
+    """Return `mean_j max_{1 <= i < T} R[i, j] - R[T, j]` (Chaudhry et al. 2018), as above.
+
+    >>> forgetting([[0.0, 0.0], [5.0, 1.0], [3.0, 9.0]], [0, 1])
+    2.0
+    """
+    if not _complete(matrix, visits):
+        return None
+    terms = []
+    for j, own in _own_rows(visits).items():
+        if own < len(visits):
+            before = [row[j] for row in matrix[1:-1] if row[j] is not None]
+            terms.append(_difference(max(before, default=None), matrix[-1][j]))
+    return _mean(terms)
+
+
+def basic_metrics(matrix: Matrix, visits: Sequence[int]) -> dict[str, float | None]:
+    """Return the metrics of this module by name; None while the sequence is unfinished."""
+    finished = _complete(matrix, visits)
+    return {
+        "average_performance": average_performance(matrix) if finished else None,
+        "backward_transfer": backward_transfer(matrix, visits),
+        "forgetting": forgetting(matrix, visits),
+    }
+
+
+def _own_rows(visits: Sequence[int]) -> dict[int, int]:
+    """Return for each task the row after its last visit."""
+    return {task: visit + 1 for visit, task in enumerate(visits)}
+
+
+def _complete(matrix: Matrix, visits: Sequence[int]) -> bool:
+    return len(matrix) == len(visits) + 1
+
+
+def _difference(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else a - b
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """Return the mean; None if there is nothing, or if anything is missing."""
+    known = [v for v in values if v is not None]
+    return sum(known) / len(known) if known and len(known) == len(values) else None

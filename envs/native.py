@@ -1,0 +1,137 @@
+"""The native back-end: ale-py's vectorised emulators, stepped by C++ threads."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from typing import Any
+
+import numpy as np
+from ale_py.vector_env import AtariVectorEnv as AleVectorEnv
+from numpy.typing import NDArray
+
+from clrl.envs.backend import EmulatorSpec, EmulatorStep
+from clrl.envs.games import rom_name, rom_path
+from clrl.types import ClrlError
+
+__all__ = ["NativeBackend"]
+
+
+class _Receiver:
+    """Receives in a thread of its own, so that a step that never comes can be noticed.
+
+    ale-py's `recv` cannot be interrupted and waits for ever once one of its threads has failed.
+    """
+
+    def __init__(self, ale: Any) -> None:
+        self._ale = ale
+        self._go = threading.Semaphore(0)
+        self._done = threading.Semaphore(0)
+        self._result: Any = None
+        self._stop = False
+        self._thread = threading.Thread(target=self._loop, name="ale-recv", daemon=True)
+        self._thread.start()
+
+    def _loop(self) -> None:
+        while True:
+            self._go.acquire()
+            if self._stop:
+                return
+            try:
+                self._result = self._ale.recv()
+            except Exception as error:  # handed to the thread that waits
+                self._result = error
+            self._done.release()
+
+    def begin(self) -> None:
+        self._go.release()
+
+    def wait(self, timeout: float) -> Any:
+        """Return what `recv` gave, or None after `timeout` seconds."""
+        if not self._done.acquire(timeout=timeout):
+            return None
+        result, self._result = self._result, None
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    def stop(self) -> None:
+        self._stop = True
+        self._go.release()
+        self._thread.join(timeout=1.0)
+
+
+_abandoned: list[Any] = []  # destroying emulators that a thread waits on would crash the process
+
+
+class NativeBackend:
+    """N emulators of one game in `threads` C++ threads (0: as many as the machine has)."""
+
+    timeout = 60.0  # seconds after which a step is given up
+
+    def __init__(self, spec: EmulatorSpec, n_envs: int, threads: int) -> None:
+        protocol = spec.protocol
+        rom_path(spec.game)  # a missing ROM is reported in our words
+        self._game = spec.game
+        # Lives are handled by the caller: `episodic_life` would restart the game at each one.
+        self._env = AleVectorEnv(
+            rom_name(spec.game),
+            n_envs,
+            num_threads=threads,
+            max_num_frames_per_episode=protocol.max_frames,
+            repeat_action_probability=protocol.sticky,
+            full_action_space=spec.full_actions,
+            autoreset_mode="SameStep",
+            img_height=protocol.size,
+            img_width=protocol.size,
+            stack_num=protocol.stack,
+            frameskip=protocol.frame_skip,
+            noop_max=protocol.noop_max,
+            episodic_life=False,
+            life_loss_info=False,
+            reward_clipping=False,
+            use_fire_reset=spec.fire_reset,
+        )
+        self._strength = np.ones(n_envs, dtype=np.float32)
+        self._receiver = _Receiver(self._env.ale)
+        self._finalizer = weakref.finalize(self, self._receiver.stop)
+        self._sent: NDArray[np.int64] | None = None
+
+    def reset(
+        self, mask: NDArray[np.bool_], seeds: NDArray[np.int64]
+    ) -> tuple[NDArray[np.uint8], NDArray[np.int32], NDArray[np.int32]]:
+        """Seed and restart the emulators in `mask`; this loads their ROM again (50 ms each)."""
+        obs, info = self._env.ale.reset(np.flatnonzero(mask), seeds)
+        return obs, info["lives"], info["episode_frame_number"]
+
+    def send(self, actions: NDArray[np.int64]) -> None:
+        """Start a step."""
+        self._sent = actions
+        self._env.ale.send(actions, self._strength)
+        self._receiver.begin()
+
+    def recv(self) -> EmulatorStep:
+        """Wait for the step; `ClrlError` if it has not come after `timeout` seconds."""
+        result = self._receiver.wait(self.timeout)
+        if result is None:
+            _abandoned.append((self._env, self._receiver))
+            self._finalizer.detach()
+            sent = [] if self._sent is None else self._sent.tolist()
+            raise ClrlError(
+                f"{self._game}: the emulators gave no answer within {self.timeout:.0f} s "
+                f"to the actions {sent}: resume the run from its last checkpoint"
+            )
+        obs, reward, game_over, truncated, info = result
+        return EmulatorStep(
+            reward.astype(np.float32),
+            game_over,
+            truncated,
+            obs,
+            info["lives"],
+            info["episode_frame_number"],
+            info.get("final_obs"),
+        )
+
+    def close(self) -> None:
+        """Stop the receiving thread; the emulators end with their last reference."""
+        self._finalizer()

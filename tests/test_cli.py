@@ -1,0 +1,290 @@
+"""The commands: what they print, where, and with which exit code they end."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import clrl
+from clrl import cli
+from clrl.listing import names
+from clrl.types import ClrlError
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+SMOKE = str(CONFIGS / "smoke.yaml")
+
+Result = tuple[int, str, str]
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Return a function that runs `clrl` in this process: (exit code, stdout, stderr)."""
+
+    def _run(*arguments: str) -> Result:
+        with pytest.raises(SystemExit) as caught:
+            cli.main(arguments)
+        captured = capsys.readouterr()
+        assert isinstance(caught.value.code, int)
+        return caught.value.code, captured.out, captured.err
+
+    return _run
+
+
+@pytest.fixture
+def fake_train(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Replace training: what it was called with, and under `raises` what it shall raise."""
+    seen: dict[str, Any] = {}
+
+    def train(config: Any, runs: Path) -> Path:
+        seen.update(config=config, runs=runs)
+        if "raises" in seen:
+            raise seen["raises"]
+        print("something about the run")
+        return runs / config.name / "seed0"
+
+    def resume(run: Path, *, allow_change: bool = False) -> Path:
+        seen.update(run=run, allow_change=allow_change)
+        return run
+
+    monkeypatch.setattr("clrl.run.train.train", train)
+    monkeypatch.setattr("clrl.run.train.resume", resume)
+    return seen
+
+
+# ---------------------------------------------------------------------------------- help, list
+
+
+def test_help_and_lists_of_names_import_nothing_heavy() -> None:
+    program = """
+import sys
+from clrl.cli import main
+for arguments in (["--help"], ["train", "--help"], ["--version"], ["list", "methods"],
+                  ["list", "agents"], ["list", "bodies"], ["list", "protocols"]):
+    try:
+        main(arguments)
+    except SystemExit as done:
+        assert done.code == 0, arguments
+heavy = {"torch", "numpy", "ale_py", "gymnasium", "wandb", "stable_baselines3", "pydantic"}
+assert not heavy & set(sys.modules), heavy & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_help_names_every_command(run: Run) -> None:
+    code, out, _ = run("--help")
+    assert code == 0
+    for command in ("train", "resume", "eval", "list", "doctor"):
+        assert f" {command} " in out
+
+
+def test_the_version_is_the_packages(run: Run) -> None:
+    assert run("--version") == (0, f"clrl {clrl.__version__}\n", "")
+
+
+@pytest.mark.parametrize("kind", list(cli.Kind))
+def test_every_kind_lists_names_with_one_line_descriptions(run: Run, kind: cli.Kind) -> None:
+    code, out, err = run("list", kind.value)
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert len(lines) == len(names(kind.value)) >= 2
+    for line in lines:
+        name, _, description = line.partition(" ")
+        assert name and len(description.strip()) > 4
+
+
+def test_the_list_of_games_is_that_of_the_emulator() -> None:
+    from clrl.envs.games import games
+
+    assert [name for name, _ in names("games")] == games()
+
+
+@pytest.mark.atari
+@pytest.mark.parametrize("game", ["Freeway", "SpaceInvaders", "Seaquest", "TicTacToe3D"])
+def test_the_listed_number_of_actions_is_the_emulators(game: str) -> None:
+    from clrl.envs.games import minimal_actions
+
+    assert dict(names("games"))[game] == f"{len(minimal_actions(game))} actions"
+
+
+# --------------------------------------------------------------------------------------- train
+
+
+def test_the_last_line_of_training_is_the_run_folder(
+    run: Run, fake_train: dict[str, Any], tmp_path: Path
+) -> None:
+    code, out, err = run("train", SMOKE, "agent.n_envs=4", "name=x", "--runs", str(tmp_path))
+    assert (code, err) == (0, "")
+    assert out.splitlines()[-1] == str(tmp_path / "x" / "seed0")
+    assert fake_train["config"].agent.n_envs == 4
+    assert fake_train["runs"] == tmp_path
+
+
+def test_runs_go_into_runs_by_default(run: Run, fake_train: dict[str, Any]) -> None:
+    run("train", SMOKE)
+    assert fake_train["runs"] == Path("runs")
+
+
+def test_a_dry_run_prints_the_resolved_configuration_and_makes_nothing(
+    run: Run, fake_train: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run("train", SMOKE, "seed=3", "--dry-run")
+    assert (code, err) == (0, "")
+    resolved = yaml.safe_load(out)
+    assert (resolved["seed"], resolved["protocol"]["noop_max"]) == (3, 30)
+    assert not fake_train and not list(tmp_path.iterdir())
+
+
+def test_resume_passes_the_folder_on(run: Run, fake_train: dict[str, Any], tmp_path: Path) -> None:
+    code, out, _ = run("resume", str(tmp_path))
+    assert (code, out) == (0, f"{tmp_path}\n")
+    assert (fake_train["run"], fake_train["allow_change"]) == (tmp_path, False)
+    run("resume", str(tmp_path), "--allow-change")
+    assert fake_train["allow_change"] is True
+
+
+# ---------------------------------------------------------------------------------------- eval
+
+
+def test_eval_prints_a_table_or_json(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, Any] = {}
+
+    def evaluate_run(run: Path, **options: Any) -> list[dict[str, Any]]:
+        seen.update(run=run, **options)
+        return [{"task": "Freeway", "mean": 20.44}, {"task": "Pong", "mean": -21.0}]
+
+    monkeypatch.setattr("clrl.run.evaluate.evaluate_run", evaluate_run, raising=False)
+    code, out, _ = run("eval", "runs/x/seed0", "--task", "Pong", "--episodes", "3")
+    assert code == 0
+    assert out == "task     mean\nFreeway  20.4\nPong     -21.0\n"
+    assert seen == {"run": Path("runs/x/seed0"), "task": "Pong", "episodes": 3}
+    _, out, _ = run("eval", "runs/x/seed0", "--json")
+    assert [row["task"] for row in json.loads(out)] == ["Freeway", "Pong"]
+
+
+# -------------------------------------------------------------------------------------- errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["train", "configs/smok.yaml"], "no such file"),
+        (["train", SMOKE, "agent.learning_rte=1"], "did you mean 'learning_rate'"),
+        (["train", SMOKE, "agent.n_envs=many"], "agent.n_envs is 'many': expected a whole number"),
+        (["train"], "CONFIG"),
+        (["train", SMOKE, "--dry-rnu"], "--dry-rnu"),
+        (["list", "gmaes"], "gmaes"),
+        (["eval", "x", "--episodes", "0"], "0"),
+        (["trian"], "trian"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(run: Run, arguments: list[str], told: str) -> None:
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert len(err.splitlines()) == 1 and err.startswith("clrl: error: ")
+    assert told in err
+
+
+def test_an_unknown_game_is_exit_code_3_and_makes_nothing(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for options in ([], ["--dry-run"]):
+        code, _, err = run("train", SMOKE, "sequence.tasks=[Brekout]", *options)
+        assert code == 3
+        assert len(err.splitlines()) == 1 and "Breakout" in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_problem_of_a_configuration_is_its_own_line(run: Run) -> None:
+    code, _, err = run("train", SMOKE, "sede=1", "seed=x")
+    assert code == 2
+    assert [line.startswith("clrl: error: command line: se") for line in err.splitlines()] == [
+        True,
+        True,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "line"),
+    [
+        (ClrlError("no ROM", 3), 3, "clrl: error: no ROM\n"),
+        (ClrlError("no luck"), 1, "clrl: error: no luck\n"),
+        (KeyboardInterrupt(), 130, "clrl: error: interrupted\n"),
+        (
+            ZeroDivisionError("by nought\nmore"),
+            1,
+            "clrl: error: ZeroDivisionError: by nought; run again with --debug to see where\n",
+        ),
+    ],
+)
+def test_what_goes_wrong_in_a_run_decides_the_exit_code(
+    run: Run, fake_train: dict[str, Any], raised: BaseException, code: int, line: str
+) -> None:
+    fake_train["raises"] = raised
+    given, _, err = run("train", SMOKE)
+    assert (given, err.strip()) == (code, line.strip())
+
+
+@pytest.mark.parametrize("asked_by", [75, 130])
+def test_a_run_that_was_asked_to_stop_says_how_to_go_on(
+    run: Run, fake_train: dict[str, Any], asked_by: int
+) -> None:
+    from clrl.run.stop import Stopped
+
+    fake_train["raises"] = Stopped(asked_by)
+    code, _, err = run("train", SMOKE)
+    assert code == asked_by
+    assert len(err.splitlines()) == 1 and "clrl resume" in err
+
+
+@pytest.mark.parametrize("place", ["first", "last"])
+def test_a_traceback_comes_only_with_debug(
+    run: Run, fake_train: dict[str, Any], place: str
+) -> None:
+    fake_train["raises"] = ZeroDivisionError("by nought")
+    words = ["--debug", "train", SMOKE] if place == "first" else ["train", SMOKE, "--debug"]
+    code, _, err = run(*words)
+    assert code == 1
+    assert "Traceback (most recent call last)" in err and "in train" in err
+    _, _, err = run("train", SMOKE)
+    assert "Traceback" not in err
+
+
+def test_a_closed_pipe_is_no_error() -> None:
+    program = "from clrl.cli import main; main(['list', 'games'])"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    with process.stderr as stderr:
+        assert stderr.read() == b""
+    process.wait()
+
+
+# -------------------------------------------------------------------------------------- doctor
+
+
+def test_doctor_shows_checks_and_remedies_and_exits_3_when_unusable(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from clrl.doctor import Check
+
+    checks = [Check("python", "ok", "3.11"), Check("W&B key", "note", "none", "wandb login")]
+    monkeypatch.setattr("clrl.doctor.examine", lambda runs: checks)
+    code, out, _ = run("doctor")
+    assert code == 0
+    assert "wandb login" in out and "W&B key" in out
+    checks.append(Check("ROMs", "missing", "[none]", "pip install ale-py"))
+    code, out, _ = run("doctor")
+    assert code == 3
+    assert "MISSING" in out and "[none]" in out and "pip install ale-py" in out

@@ -1,0 +1,51 @@
+"""Every configuration that ships loads, is named as its file, and says what it is for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from clrl.run.config import load_config, to_yaml
+from clrl.run.train import sequence_of
+
+FILES = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+
+
+def test_configurations_ship() -> None:
+    assert {"smoke", "demo", "quick3_finetune", "quick3_frozen", "quick3_ewc"} <= {
+        path.stem for path in FILES
+    }
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_shipped_configuration_loads_and_makes_its_tasks(path: Path, tmp_path: Path) -> None:
+    config = load_config(path)
+    assert config.name == path.stem
+    assert path.read_text().startswith(f"# configs/{path.name}: ")
+    sequence = sequence_of(config)
+    assert len(sequence.visits) >= 2
+    resolved = tmp_path / path.name
+    resolved.write_text(to_yaml(config))
+    assert load_config(resolved) == config
+
+
+def test_the_quick3_configurations_differ_in_the_method_alone() -> None:
+    texts = []
+    for method in ("finetune", "frozen", "ewc"):
+        config = load_config(Path(FILES[0]).parent / f"quick3_{method}.yaml")
+        lines = to_yaml(config).splitlines()
+        start = lines.index("method:")
+        end = lines.index("net:")
+        texts.append([line for line in lines[:start] + lines[end:] if not line.startswith("name:")])
+    assert texts[0] == texts[1] == texts[2]
+
+
+def test_the_action_set_configurations_have_3_6_and_18_actions() -> None:
+    for heads, outputs in (("per_task", [3, 6, 18]), ("shared", [18, 18, 18])):
+        config = load_config(FILES[0].parent / f"three_action_sets_{heads}.yaml")
+        tasks = sequence_of(config).tasks
+        assert [task.n_outputs for task in tasks] == outputs
+        if heads == "shared":
+            legal = [18 if task.legal is None else len(task.legal) for task in tasks]
+            assert legal == [3, 6, 18]
