@@ -21,7 +21,6 @@ app = typer.Typer(
     help="Train one agent on a sequence of Atari games, and see what it keeps and what it forgets.",
     epilog="Begin with: clrl train configs/smoke.yaml · --debug shows where an error comes from.",
     add_completion=False,
-    no_args_is_help=True,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -64,7 +63,7 @@ def train(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A YAML file: configs/*.yaml.")],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="KEY=VALUE...", help="Keys to change: agent.learning_rate=1e-3"),
+        typer.Argument(metavar="KEY=VALUE", help="Keys to change: agent.learning_rate=1e-3"),
     ] = None,
     runs: Annotated[Path, typer.Option("--runs", metavar="DIR", help="Where runs go.")] = Path(
         "runs"
@@ -195,7 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     0 done, 2 bad configuration or usage, 3 missing data or ROM, 75 preempted, 130 interrupted,
     1 anything else. Errors are lines on stderr; a traceback comes only with `--debug`.
     """
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     debug = "--debug" in given
     logging.basicConfig(level=logging.WARNING, format="clrl: %(message)s", stream=sys.stderr)
     logging.getLogger("clrl").setLevel(logging.INFO)
@@ -208,9 +207,8 @@ def _guarded(arguments: list[str], debug: bool) -> int:
     try:
         code = command(args=arguments, prog_name="clrl", standalone_mode=False)
         sys.stdout.flush()
-        return code if isinstance(code, int) else 0
-    except (KeyboardInterrupt, typer.Abort):
-        return _fail("interrupted", 130)
+    except (KeyboardInterrupt, typer.Abort):  # some versions of typer return 130 instead
+        code = 130
     except BrokenPipeError:  # `clrl list games | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -218,6 +216,7 @@ def _guarded(arguments: list[str], debug: bool) -> int:
         if debug:
             traceback.print_exc()
         return _explain(error, debug)
+    return _fail("interrupted", code) if code == 130 else code or 0
 
 
 def _explain(error: Exception, debug: bool) -> int:

@@ -30,7 +30,7 @@ class _Emulator:
         self._max_frames = protocol.max_frames
         self._noop_max = protocol.noop_max
         self._fire_reset = spec.fire_reset
-        self._env: Any = gymnasium.make(
+        env: Any = gymnasium.make(
             f"ALE/{spec.game}-v5",
             frameskip=1,
             repeat_action_probability=protocol.sticky,
@@ -39,7 +39,8 @@ class _Emulator:
             mode=spec.mode,
             difficulty=spec.difficulty,
             disable_env_checker=True,
-        ).unwrapped
+        )
+        self._env = env.unwrapped
         self._ale = self._env.ale
         full = spec.full_actions
         self._actions = self._ale.getLegalActionSet() if full else self._ale.getMinimalActionSet()

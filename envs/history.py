@@ -49,7 +49,8 @@ class History:
 
     def beginning_at(self, step: int) -> NDArray[np.bool_]:
         """Tell which emulators (N,) begin before a step of the replay, so that all end together."""
-        return self.lengths == self.steps_to_replay() - step
+        begins: NDArray[np.bool_] = self.lengths == self.steps_to_replay() - step
+        return begins
 
     def actions_at(self, step: int) -> NDArray[np.int64]:
         """Return the actions (N,) of a step of the replay; 0 for those that have not begun."""

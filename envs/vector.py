@@ -77,6 +77,12 @@ class AtariVectorEnv:
         self._fire = fire
         self._look = look
         self._history = History(n_envs)
+        self._obs = np.zeros((n_envs, *obs_shape), dtype=np.uint8)
+        self._lives = np.zeros(n_envs, dtype=np.int32)
+        self._frame = np.zeros(n_envs, dtype=np.int32)
+        self._returns = np.zeros(n_envs, dtype=np.float64)
+        self._lengths = np.zeros(n_envs, dtype=np.int64)
+        self._must_fire = np.zeros(n_envs, dtype=np.bool_)
         self._ready = False
         self._sent = False
 
@@ -84,9 +90,7 @@ class AtariVectorEnv:
         """Begin new games; without a seed, with the one given to `open`. Returns observations."""
         self.seed = self.seed if seed is None else seed
         self._begin(np.ones(self.n_envs, dtype=np.bool_), self._history.begin(self.seed))
-        self._returns = np.zeros(self.n_envs, dtype=np.float64)
-        self._lengths = np.zeros(self.n_envs, dtype=np.int64)
-        self._must_fire = np.zeros(self.n_envs, dtype=np.bool_)
+        self._returns[:], self._lengths[:], self._must_fire[:] = 0.0, 0, False
         self.frames = 0
         self._ready, self._sent = True, False
         return self._seen(self._obs)

@@ -25,6 +25,7 @@ from clrl.run.config import (
     to_dict,
     to_yaml,
 )
+from clrl.run.typed import Reader
 from clrl.types import ClrlError, Conv, Linear
 
 BASE = """
@@ -170,6 +171,12 @@ def test_a_bad_value_in_the_file_names_the_file(base: Path) -> None:
     assert refused(base) == f"{base}: {expected}"
 
 
+def test_nan_is_no_number() -> None:
+    reader = Reader("x.yaml")
+    assert reader.value(float, float("nan"), "a.b") is None
+    assert reader.problems == ["x.yaml: a.b is nan: expected a number"]
+
+
 def test_every_problem_is_told_each_in_its_line(base: Path) -> None:
     base.write_text(BASE.replace("n_envs: 8", "n_envs: many").replace("a3c", "a4c") + "sede: 1\n")
     lines = refused(base, "evaluation.every=often").splitlines()
@@ -288,6 +295,7 @@ def test_a_folder_a_device_and_bytes_are_refused(tmp_path: Path) -> None:
         ("1e", "1e"),
         ("'1'", "1"),
         ("{on: off}", {"on": "off"}),
+        ("{1: a, true: b, null: c}", {"1": "a", "true": "b", "null": "c"}),
         ("{<<: {a: 1}}", {"<<": {"a": 1}}),
     ],
 )

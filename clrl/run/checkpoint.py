@@ -341,8 +341,8 @@ def _take_apart(
         plain = all(isinstance(key, str) and not key.startswith("$") for key, _ in pairs)
         return dict(pairs) if plain else {"$dict": pairs}
     raise TypeError(
-        f"state at {place!r} is {type(value).__name__} {value!r:.40}; expected a dict with str or int "
-        "keys, list, tuple, tensor, numeric array, str, number, bool or None"
+        f"state at {place!r} is {type(value).__name__} {value!r:.40}; expected a dict with str or "
+        "int keys, list, tuple, tensor, numeric array, str, number, bool or None"
     )
 
 

@@ -139,7 +139,10 @@ class Console:
             shown = self._visits[visit]
             shown.done, self._current = task_step, visit
             shown.return_ = recent_returns if recent_returns is not None else shown.return_
-            self._rate, self._records = steps_per_second, records
+            # Smoothed: single updates differ, and a number that dances cannot be read.
+            before = steps_per_second if self._rate is None else self._rate
+            self._rate = 0.9 * before + 0.1 * steps_per_second
+            self._records = records
             self._left = self._time_left(now, visit * self._total + task_step)
             if self._rich is None and now - self._last_line >= PLAIN_INTERVAL:
                 self._last_line = now
@@ -217,7 +220,8 @@ class Console:
             self._base = (now, done)
         elapsed, steps = now - self._base[0], done - self._base[1]
         pace = steps / elapsed if steps > 0 and elapsed > 0 else self._rate
-        return (len(self._visits) * self._total - done) / pace if pace else None
+        left = max(0, len(self._visits) * self._total - done)  # the last rollout may go beyond
+        return left / pace if pace else None
 
     def _view(self) -> RenderableType:
         assert self._rich is not None

@@ -25,6 +25,10 @@ log = logging.getLogger(__name__)
 
 Status = Literal["running", "preempted", "failed", "done"]
 
+_LEFTOVER = re.compile(
+    r"\.lock|.+\.tmp-[0-9]+"
+)  # of a start that was killed before it wrote a word
+
 
 # --------------------------------------------------------------------------------- small files
 
@@ -92,14 +96,14 @@ class RunFolder:
         path = runs / name / f"seed{seed}"
         try:
             path.mkdir(parents=True, exist_ok=True)
-            found = {item.name for item in path.iterdir()} - {".lock"}
+            found = {item.name for item in path.iterdir() if not _LEFTOVER.fullmatch(item.name)}
             if not os.access(path, os.W_OK | os.X_OK, effective_ids=True):
                 raise PermissionError(None, "Permission denied")
             fsync_folder(path.parent)
         except (OSError, ValueError) as error:
             raise _unusable(path, error) from error
         run = cls(path)
-        if run.config.name in found or run.status is not None:
+        if run.config.name in found:
             raise ClrlError(
                 f"{path} exists ({run.status or 'never finished'}); resume it with "
                 f"`clrl resume {path}`, or choose another name or seed",

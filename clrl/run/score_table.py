@@ -84,7 +84,7 @@ class ScoreTable:
             )
             table.add_column("", no_wrap=True)
             for column in part:
-                table.add_column(self.columns[column], justify="right", no_wrap=True)
+                table.add_column(Text(self.columns[column]), justify="right", no_wrap=True)
             for name, own, row in zip(self.rows, self.trained, self.cells, strict=False):
                 styles = ["bold green" if self.columns[c] == own else "" for c in part]
                 cells = [Text(row[c], style=style) for c, style in zip(part, styles, strict=True)]

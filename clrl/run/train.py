@@ -115,6 +115,8 @@ def assemble(config: Config, sequence: TaskSequence) -> Learner:
         raise ClrlError("device is 'cuda' but torch finds no GPU: use device=cpu or auto", 2)
     use_cuda = config.device != "cpu" and torch.cuda.is_available()
     torch.set_num_threads(config.threads or torch.get_num_threads())
+    random.seed(config.seed)
+    np.random.seed(config.seed % 2**32)  # noqa: NPY002  libraries may draw from it
     torch.manual_seed(config.seed)
     spec = NetSpec(
         input_shape=sequence.tasks[0].input_shape,
@@ -243,6 +245,7 @@ class _Run:
             cursor.stage = "measure"
         self._evaluate("end", cursor.visit + 1)
         cursor.visit, cursor.stage = cursor.visit + 1, "begin"
+        self._track_matrix(self._summary())
         self._save()
 
     def _update(self) -> None:
@@ -301,16 +304,23 @@ class _Run:
         self.tracker.log(where | {f"eval/{name}/return": mean for name, mean in means.items()})
 
     def _finish(self) -> None:
-        rows, _ = read_records(self.folder.evaluations)
-        summary = summarise(
-            rows, self.sequence, self.learner, self.cursor.seconds, config_hash(self.config)
-        )
+        summary = self._summary()
         write_json_atomic(self.folder.summary, summary)
-        names = [self.sequence.tasks[k].name for k in self.sequence.visits]
-        row_names = ["before", *(f"after {i} {name}" for i, name in enumerate(names, 1))]
-        self.console.matrix(summary["tasks"], summary["matrix"], row_names)
-        table = [[name, *row] for name, row in zip(row_names, summary["matrix"], strict=True)]
+        share = summary["normalised"]["matrix"]
+        self.console.matrix(summary["tasks"], summary["matrix"], self._row_names(), share)
+
+    def _summary(self) -> dict[str, Any]:
+        rows, _ = read_records(self.folder.evaluations)
+        spent, key = self.cursor.seconds, config_hash(self.config)
+        return summarise(rows, self.sequence, self.learner, spent, key)
+
+    def _track_matrix(self, summary: dict[str, Any]) -> None:
+        table = [[n, *r] for n, r in zip(self._row_names(), summary["matrix"], strict=False)]
         self.tracker.table("score_matrix", ["", *summary["tasks"]], table)
+
+    def _row_names(self) -> list[str]:
+        names = [self.sequence.tasks[k].name for k in self.sequence.visits]
+        return ["before", *(f"after {i} {name}" for i, name in enumerate(names, 1))]
 
     # ---------------------------------------------------------------------------- checkpoints
 

@@ -90,12 +90,14 @@ def backward_transfer(matrix: Matrix, visits: Sequence[int]) -> float | None:
     >>> backward_transfer([[0.0, 0.0], [5.0, 1.0], [3.0, 9.0]], [0, 1])
     -2.0
     """
+    if not _complete(matrix, visits):
+        return None
     terms = [
         _difference(matrix[-1][j], matrix[own][j])
         for j, own in _own_rows(visits).items()
         if own < len(visits)
     ]
-    return _mean(terms) if _complete(matrix, visits) else None
+    return _mean(terms)
 
 
 def forgetting(matrix: Matrix, visits: Sequence[int]) -> float | None:

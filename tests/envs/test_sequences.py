@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from clrl.envs.atari import AtariTask
@@ -113,7 +115,7 @@ def test_ewc_draws_ten_of_nineteen_games_and_comes_back() -> None:
         drawn.add(visits)
         assert len(set(visits)) == 10
         assert all(visits.count(game) == 3 for game in visits)
-        assert all(a != b for a, b in zip(visits[:-1], visits[1:], strict=True))
+        assert all(a != b for a, b in pairwise(visits))
     assert len(drawn) == 20
 
 

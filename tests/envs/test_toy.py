@@ -85,7 +85,7 @@ def test_what_is_wrong_is_refused() -> None:
     with pytest.raises(ClrlError, match="reset"):
         env.send(np.zeros(2, dtype=np.int64))
     env.reset()
-    with pytest.raises(ClrlError, match="expected 0..2"):
+    with pytest.raises(ClrlError, match=r"expected 0\.\.2"):
         env.send(np.array([0, 3]))
     with pytest.raises(ClrlError, match="shape"):
         env.send(np.zeros(3, dtype=np.int64))

@@ -78,11 +78,13 @@ def test_plain_lines_tell_every_evaluation_and_every_border(clock: SimpleNamespa
     console.start_visit(0)
     console.evaluation(0, "Freeway", 12.5, 10)
     console.start_visit(1)
+    console.evaluation(1, "Freeway", 3.0, 10)
     assert lines(file) == [
         "[0:00] before training  eval Freeway: 0.0 (n=10)",
         "[0:00] 1/3 CrazyClimber begins: 1,000 steps",
         "[0:00] 1/3 CrazyClimber  eval Freeway: 12.5 (n=10)",
         "[0:00] 2/3 Pong begins: 1,000 steps",
+        "[0:00] 2/3 Pong  eval Freeway: 3.00 (n=10)",
     ]
 
 
@@ -99,6 +101,16 @@ def test_time_left_comes_from_this_processs_own_pace(
     console.progress(1, done_before + 100, 999.0, None, {})
     seconds_left = (1000 - done_before - 100) / (100 / 40)
     assert f" {duration(seconds_left)} left" in lines(file)[-1]
+
+
+def test_a_last_rollout_beyond_the_end_leaves_no_negative_time(clock: SimpleNamespace) -> None:
+    file = io.StringIO()
+    console = Console(["A"], 1000, file=file)
+    console.start_visit(0)
+    console.progress(0, 10, 10.0, None, {})
+    clock.now += 40
+    console.progress(0, 1020, 10.0, None, {})
+    assert " 0:00 left" in lines(file)[-1]
 
 
 def test_a_terminal_shows_a_bar_per_visit_with_its_scores(clock: SimpleNamespace) -> None:
@@ -131,8 +143,9 @@ def test_the_live_view_never_wraps_or_outgrows_the_screen(
         console.progress(visit, 9_999_999, 123456.0, -12345.6, figures)
         console.evaluation(visit, names[visit], 1234567.0, 10)
         shown = screen(console)
-        assert max(map(len, shown)) <= width and len(shown) <= 23
-        assert any(line.startswith(f" {visit + 1} ") for line in shown)
+        assert max(map(len, shown)) <= width and len(shown) == min(visits, 19) + 3
+        for one in range(max(1, visit), visit + 2):  # the current visit and the one before
+            assert any(line.startswith(f" {one} ") for line in shown)
 
 
 def test_what_is_said_in_a_terminal_stays_and_is_not_cut() -> None:
@@ -140,7 +153,7 @@ def test_what_is_said_in_a_terminal_stays_and_is_not_cut() -> None:
     path = "runs/" + "x" * 200
     with Console(TASKS, 100, interactive=True, file=file) as console:
         console.start_visit(0)
-        threads = [threading.Thread(target=console.notice, args=(f"[{i}]",)) for i in range(8)]
+        threads = [threading.Thread(target=console.notice, args=(f"[red] {i}",)) for i in range(8)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -148,7 +161,7 @@ def test_what_is_said_in_a_terminal_stays_and_is_not_cut() -> None:
         console.notice(path)
     assert path in file.getvalue()
     for i in range(8):
-        assert f"[{i}]" in file.getvalue()  # and not read as markup
+        assert f"[red] {i}" in file.getvalue()  # and not read as markup
 
 
 @pytest.mark.parametrize("interactive", [False, True])

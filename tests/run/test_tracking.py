@@ -306,18 +306,35 @@ def test_a_failing_log_disables_that_tracker_alone_with_one_notice(notices: list
     broken, sound = Recorder(fails=2), Recorder()
     tracker = CombinedTracker(
         [
-            BackgroundTracker("broken", lambda: broken, notices.append),
+            BackgroundTracker("broken", lambda: broken, notices.append, capacity=5),
             BackgroundTracker("sound", lambda: sound, notices.append),
         ]
     )
     for step in range(20):
         tracker.log({"global_step": step})
+        while not notices and broken.calls <= step:
+            time.sleep(0.01)
+    assert broken.exit_code is None  # closed at the end, with the run's own code
     tracker.finish(3)
     assert len(broken.records) == 2 and broken.calls == 3
     assert len(sound.records) == 20
     assert broken.exit_code == sound.exit_code == 3
     (notice,) = notices
     assert "broken" in notice and "No space left on device" in notice
+
+
+def test_a_backend_that_cannot_even_close_is_not_named_twice(notices: list[str]) -> None:
+    class Stuck(Recorder):
+        def finish(self, exit_code: int) -> None:
+            raise ConnectionResetError("Connection lost")
+
+    for fails, reason in ((0, "No space left"), (-1, "Connection lost")):
+        notices.clear()
+        backend = Stuck(fails=fails)
+        tracker = BackgroundTracker("T", lambda b=backend: b, notices.append)  # type: ignore[misc]
+        tracker.log({"global_step": 0})
+        tracker.finish(0)
+        assert len(notices) == 1 and reason in notices[0]
 
 
 @pytest.mark.parametrize("error", [RuntimeError("boom"), SystemExit(1), KeyboardInterrupt()])

@@ -134,7 +134,7 @@ class BackgroundTracker:
 
     def _put(self, call: Callable[[Backend], None]) -> None:
         with self._changed:
-            if False:
+            if self._broken or self._exit_code is not None:
                 return
             full = len(self._waiting) >= self._capacity
             first, self._dropping = full and not self._dropping, self._dropping or full

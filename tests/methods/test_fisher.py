@@ -1,0 +1,90 @@
+"""The exact Fisher information against closed forms and a naive loop."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from clrl.methods.fisher import exact_fisher
+from clrl.nets.plain import PlainNet
+from clrl.types import Conv, LayerSpec, Linear, NetSpec, Task
+
+
+def net_of(shape: tuple[int, ...], body: tuple[LayerSpec, ...], *outputs: int) -> PlainNet:
+    torch.manual_seed(1)
+    tasks = tuple(Task(k, str(k), n) for k, n in enumerate(outputs))
+    return PlainNet(NetSpec(shape, body, tasks, logits_gain=1.0))
+
+
+def naive(net: PlainNet, x: torch.Tensor, route: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Square one sample's and one output's gradient at a time."""
+    total = {name: torch.zeros_like(p) for name, p in net.named_parameters()}
+    for i in range(len(x)):
+        width = net.spec.tasks[int(route[i])].n_outputs
+        for y in range(width):
+            net.zero_grad()
+            log_p = net(x[i : i + 1], route[i : i + 1]).logits[0, :width].log_softmax(-1)[y]
+            log_p.backward()
+            for name, p in net.named_parameters():
+                if p.grad is not None:
+                    total[name] += log_p.detach().exp() * p.grad.square() / len(x)
+    return total
+
+
+def test_it_is_the_closed_form_of_a_linear_softmax():
+    # log p_y = z_y - logsumexp z, z = W x + b, so d log p_y / d W_kj = (1[y = k] - p_k) x_j and
+    # E_y of its square is p_k (1 - p_k) x_j^2.
+    net = net_of((5,), (), 3)
+    x = torch.randn(7, 5)
+    p = net(x, torch.zeros(7, dtype=torch.long)).logits.softmax(-1).detach()
+    spread = p * (1 - p)
+    fisher = exact_fisher(net, x, torch.zeros(7, dtype=torch.long))
+    torch.testing.assert_close(fisher["heads.policy.0.weight"], spread.T @ x.square() / 7)
+    torch.testing.assert_close(fisher["heads.policy.0.bias"], spread.mean(0))
+
+
+def test_two_samples_with_opposite_gradients_do_not_cancel():
+    net = net_of((2,), (), 2)
+    with torch.no_grad():
+        net.heads.policy[0].weight.zero_()
+    x = torch.tensor([[1.0, 2.0], [-1.0, -2.0]])  # p = 1/2 for both, so F = x^2 / 4
+    fisher = exact_fisher(net, x, torch.zeros(2, dtype=torch.long))["heads.policy.0.weight"]
+    torch.testing.assert_close(fisher, torch.tensor([[0.25, 1.0], [0.25, 1.0]]))
+
+
+CASES = {
+    "linear": ((6,), (Linear(9), Linear(7)), (4, 2)),
+    "convolutional": ((2, 12, 12), (Conv(3, 4, 2), Conv(4, (2, 3)), Linear(8)), (3, 5)),
+    "convolutional without a linear layer": ((1, 6, 6), (Conv(2, 3),), (2,)),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_it_equals_one_backward_pass_per_sample_and_output(case):
+    shape, body, outputs = CASES[case]
+    net = net_of(shape, body, *outputs)
+    x = torch.randn(10, *shape)
+    route = torch.arange(10) % len(outputs)
+    expected = naive(net, x, route)
+    for name, f in exact_fisher(net, x, route, chunk=3).items():
+        torch.testing.assert_close(f, expected[name], atol=1e-7, rtol=1e-4)
+    assert expected["trunk.0.weight"].abs().sum() > 0
+
+
+def test_it_leaves_the_net_as_it_was_and_works_on_frozen_layers():
+    net = net_of((6,), (Linear(9),), 4)
+    x, route = torch.randn(5, 6), torch.zeros(5, dtype=torch.long)
+    free = exact_fisher(net, x, route)
+    for p in net.body_parameters().values():
+        p.requires_grad_(False)
+    frozen = exact_fisher(net, x, route)
+    torch.testing.assert_close(frozen, free)
+    assert not any(p.requires_grad for p in net.body_parameters().values())
+    assert all(p.grad is None for p in net.parameters())
+    assert not any(module._forward_hooks for module in net.modules())
+
+
+def test_the_value_head_has_none():
+    net = net_of((6,), (Linear(9),), 4)
+    fisher = exact_fisher(net, torch.randn(5, 6), torch.zeros(5, dtype=torch.long))
+    assert not fisher["heads.value.0.weight"].any()
