@@ -209,15 +209,19 @@ class Learner:
         Returns:
             None if all of it was restored; else why environments begin new episodes.
         """
+        self.load_net(state, tasks)
+        if self.begun:
+            self.optimizer = self.make_optimizer(self.method.trainable())
+            self.optimizer.load_state_dict(state["optimizer"])
+        self.generator.set_state(state["generator"])
+        return None
+
+    def load_net(self, state: dict[str, Any], tasks: tuple[Task, ...]) -> None:
+        """Restore the net, the method and the counters: enough to evaluate, not to go on."""
         for k in state["begun"]:
             self.method.begin_task(tasks[k])
             self.begun.append(tasks[k])
         self.net.load_state_dict(state["net"])
         self.method.load_state_dict(state["method"])
-        if self.begun:
-            self.optimizer = self.make_optimizer(self.method.trainable())
-            self.optimizer.load_state_dict(state["optimizer"])
-        self.generator.set_state(state["generator"])
         self.step, self.extra_steps = state["step"], state["extra_steps"]
         self.task_step = state["task_step"]
-        return None

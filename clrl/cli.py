@@ -108,7 +108,7 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Play full games with the newest checkpoint of a run and print raw scores."""
-    from clrl.run.evaluate import evaluate_run
+    from clrl.run.train import evaluate_run
 
     rows = evaluate_run(run, task=task, episodes=episodes)
     print(json.dumps(rows, indent=2) if as_json else _table(rows))
@@ -227,7 +227,8 @@ def _explain(error: Exception, debug: bool) -> int:
     from clrl.types import ClrlError
 
     if isinstance(error, Stopped):
-        hint = "stopped when asked to, all is saved; go on with: clrl resume RUN"
+        run = error.run or "RUN"
+        hint = f"stopped when asked to, all is saved; go on with: clrl resume {run}"
         return _fail(hint, error.exit_code)
     if isinstance(error, ClrlError):
         return _fail(str(error), error.exit_code)

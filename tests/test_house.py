@@ -49,7 +49,6 @@ ROOMS = ("clrl.methods", "clrl.agents", "clrl.envs")  # no two of them meet, but
 COMPOSERS = (
     "clrl.run.config",
     "clrl.run.train",
-    "clrl.run.summary",  # the last page of train: a learner's counters, a game's reference scores
     "clrl.run.evaluate",
     "clrl.cli",
     "clrl.listing",

@@ -166,11 +166,11 @@ def to_yaml(config: Config) -> str:
 def config_hash(config: Config) -> str:
     """Return the sha256 (hex) of everything that can change a result.
 
-    Left out: `name`, `tracking` and `checkpoint.keep`. `checkpoint.every` is in, since environments
-    are re-seeded at checkpoints; so are device, precision and threads, which change last bits.
+    Left out: `name`, `tracking` and `checkpoint`, which change nothing. Device, precision and
+    threads are in: they change last bits.
     """
     data = to_dict(config)
-    del data["name"], data["tracking"], data["checkpoint"]["keep"]
+    del data["name"], data["tracking"], data["checkpoint"]
     text = json.dumps(data, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 

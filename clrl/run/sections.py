@@ -100,9 +100,9 @@ class TrackingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointConfig:
-    """When the run is saved."""
+    """When the run is saved; besides, it always is at the end of a task."""
 
     every: Positive = 50_000
-    """Agent steps between checkpoints; environments are re-seeded at each."""
+    """Agent steps between checkpoints; what is learned does not depend on it."""
     keep: Positive = 2
     """How many are kept."""

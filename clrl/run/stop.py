@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from pathlib import Path
 from types import FrameType
 from typing import Any, Self
 
@@ -14,11 +15,17 @@ INTERRUPTED = 130
 
 
 class Stopped(Exception):
-    """The run was asked to stop; `exit_code` says by whom."""
+    """The run was asked to stop.
+
+    Attributes:
+        exit_code: 75 after SIGTERM, 130 after SIGINT.
+        run: the run folder, once all is saved in it.
+    """
 
     def __init__(self, exit_code: int) -> None:
         super().__init__(f"asked to stop (exit code {exit_code})")
         self.exit_code = exit_code
+        self.run: Path | None = None
 
 
 class StopSignals:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import resource
+from collections.abc import Callable
 from typing import Any
 
 from clrl.agents.learner import Learner
-from clrl.envs.scores import normalise_task
 from clrl.study.metrics import basic_metrics, normalised, score_matrix
 from clrl.types import TaskSequence
 
@@ -17,6 +17,7 @@ def summarise(
     rows: list[dict[str, Any]],
     sequence: TaskSequence,
     learner: Learner,
+    normalise: Callable[[str, float], float | None],
     seconds: float,
     config_hash: str,
 ) -> dict[str, Any]:
@@ -26,12 +27,13 @@ def summarise(
         rows: the records of `evaluations.jsonl`.
         sequence: tasks and visits.
         learner: for the counters and the net's size.
+        normalise: task name and raw score to a score on a common scale, None where there is none.
         seconds: wall time spent so far, all processes of the run together.
         config_hash: of everything that determines the result.
     """
     names = [task.name for task in sequence.tasks]
     matrix = score_matrix(rows, names)
-    share = normalised(matrix, names, normalise_task)
+    share = normalised(matrix, names, normalise)
     parameters = list(learner.net.parameters())
     return {
         "tasks": names,

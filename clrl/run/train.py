@@ -23,7 +23,8 @@ import numpy as np
 import torch
 
 from clrl.agents.learner import Learner, RunSettings
-from clrl.envs.sequences import SEQUENCES, build_sequence
+from clrl.envs.scores import normalise_task
+from clrl.envs.sequences import SEQUENCES, build_sequence, shuffled
 from clrl.nets.bodies import body
 from clrl.run import checkpoint
 from clrl.run.config import (
@@ -43,9 +44,10 @@ from clrl.run.records import RecordFile, read_records
 from clrl.run.stop import Stopped, StopSignals
 from clrl.run.summary import summarise
 from clrl.run.tracking import open_trackers
+from clrl.run.yaml_safe import nearest
 from clrl.types import ClrlError, NetSpec, TaskSequence
 
-__all__ = ["assemble", "resume", "train"]
+__all__ = ["assemble", "evaluate_run", "resume", "sequence_of", "train"]
 
 log = logging.getLogger(__name__)
 
@@ -104,9 +106,60 @@ def resume(run: Path, *, allow_change: bool = False, sequence: TaskSequence | No
 def sequence_of(config: Config) -> TaskSequence:
     """Make the tasks and visits that a configuration names; opens no environment."""
     wanted = config.sequence
-    entries = SEQUENCES[wanted.name].entries(wanted.order_seed) if wanted.name else wanted.tasks
+    if wanted.name:
+        entries = SEQUENCES[wanted.name].entries(wanted.order_seed)
+    else:
+        entries = shuffled(wanted.tasks or (), wanted.order_seed)
     shared_head = config.net.heads == "shared"
-    return build_sequence(entries or (), wanted.cycles, config.protocol, shared_head)
+    return build_sequence(entries, wanted.cycles, config.protocol, shared_head)
+
+
+def evaluate_run(run: Path, *, task: str | None = None, episodes: int) -> list[dict[str, Any]]:
+    """Play full games with a run's newest checkpoint; changes nothing in the run.
+
+    Args:
+        run: the run folder.
+        task: name of one of its tasks; None: all that the net can play.
+        episodes: full games a task.
+
+    Returns:
+        A row a task: `task`, `mean`, `std`, `min`, `max`, `episodes`, and the human-normalised
+        mean where there is a reference (else None).
+
+    Raises:
+        ClrlError: no such run, no checkpoint yet, no such task, fewer than one episode.
+    """
+    folder = RunFolder.open(run)
+    config = load_config(folder.config)
+    sequence = sequence_of(config)
+    names = [t.name for t in sequence.tasks]
+    if episodes < 1:
+        raise ClrlError(f"--episodes {episodes}: expected at least 1", 2)
+    if task is not None and task not in names:
+        raise ClrlError(f"{run} has no task {task!r}{nearest(task, names)}", 2)
+    found = checkpoint.load_latest(folder.checkpoints)
+    if found is None:
+        raise ClrlError(f"{run} has no checkpoint yet: nothing to evaluate", 2)
+    learner = assemble(config, sequence)
+    learner.load_net(found.state["learner"], sequence.tasks)
+    rows = []
+    for t in sequence.tasks:
+        if task not in (None, t.name) or not learner.net.can_play(t):
+            continue
+        seed = learner.seed_for(4, learner.step, t.id)  # other games than the run's own evaluations
+        scores = np.array([row["return"] for row in learner.evaluate(t, episodes, seed)])
+        rows.append(
+            {
+                "task": t.name,
+                "mean": float(scores.mean()),
+                "std": float(scores.std()),
+                "min": float(scores.min()),
+                "max": float(scores.max()),
+                "episodes": episodes,
+                "normalised": normalise_task(t.name, float(scores.mean())),
+            }
+        )
+    return rows
 
 
 def assemble(config: Config, sequence: TaskSequence) -> Learner:
@@ -209,6 +262,7 @@ class _Run:
                 exit_code = stop.exit_code
                 self._save(must=True)
                 self.folder.set_status("preempted")
+                stop.run = self.folder.path
                 raise
             except BaseException:
                 self.folder.set_status("failed")
@@ -312,7 +366,7 @@ class _Run:
     def _summary(self) -> dict[str, Any]:
         rows, _ = read_records(self.folder.evaluations)
         spent, key = self.cursor.seconds, config_hash(self.config)
-        return summarise(rows, self.sequence, self.learner, spent, key)
+        return summarise(rows, self.sequence, self.learner, normalise_task, spent, key)
 
     def _track_matrix(self, summary: dict[str, Any]) -> None:
         table = [[n, *r] for n, r in zip(self._row_names(), summary["matrix"], strict=False)]

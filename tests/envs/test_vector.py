@@ -88,6 +88,20 @@ def test_a_lost_life_ends_an_episode_but_not_the_game() -> None:
     assert games == [Episode(0, 35.0, 5, False)]
 
 
+def test_every_game_is_counted_from_its_own_start() -> None:
+    over = [(0, 0), (1, 0), (0, 0), (0, 0), (1, 1)]
+    env = make(Script([(3, 3)], over=over))
+    games: list[Episode] = []
+    for _ in over:
+        env.send(IDLE)
+        games += env.recv().episodes
+    assert games == [
+        Episode(0, 14.0, 2, False),
+        Episode(0, 21.0, 3, False),
+        Episode(1, -15.0, 5, False),
+    ]
+
+
 def test_without_the_rule_only_game_over_ends_an_episode() -> None:
     env = make(Script([(2, 3), (3, 2)], over=[(0, 0), (1, 0)]), life_loss_ends=False)
     for expected in ([False, False], [True, False]):

@@ -100,7 +100,7 @@ def test_states_are_drawn_from_as_many_batches_as_asked():
             drawn.append(batch)
             yield batch
 
-    x, route = method._states(counted())
+    x, _ = method._states(counted())
     assert len(drawn) == 5
     assert x.shape == (30, 6)
     assert len(torch.unique(x, dim=0)) == 30

@@ -26,11 +26,17 @@ def pixels(n: int) -> torch.Tensor:
 # Parameters of trunk and of one head of 6 actions with its value, counted by hand from the papers.
 COUNTS = {
     # Mnih et al. 2015: 84 -> 20 -> 9 -> 7
-    "nature": (32 * (4 * 64 + 1) + 64 * (32 * 16 + 1) + 64 * (64 * 9 + 1) + 512 * (7 * 7 * 64 + 1), 512),
+    "nature": (
+        32 * (4 * 64 + 1) + 64 * (32 * 16 + 1) + 64 * (64 * 9 + 1) + 512 * (7 * 7 * 64 + 1),
+        512,
+    ),
     # Mnih et al. 2016 (after Mnih et al. 2013): 84 -> 20 -> 9
     "a3c": (16 * (4 * 64 + 1) + 32 * (16 * 16 + 1) + 256 * (9 * 9 * 32 + 1), 256),
     # Rusu et al. 2016, appendix: 84 -> 20 -> 9 -> 7 x 6
-    "pnn": (12 * (4 * 64 + 1) + 12 * (12 * 16 + 1) + 12 * (12 * 12 + 1) + 256 * (7 * 6 * 12 + 1), 256),
+    "pnn": (
+        12 * (4 * 64 + 1) + 12 * (12 * 16 + 1) + 12 * (12 * 12 + 1) + 256 * (7 * 6 * 12 + 1),
+        256,
+    ),
 }
 
 
@@ -97,7 +103,8 @@ def test_a_shared_head_masks_what_is_not_legal_in_a_game():
 
 def test_shared_parameters_are_the_trunk_and_a_shared_head():
     assert all(n.startswith("trunk.") for n in plain().shared_parameters())
-    names = set(plain(tasks=(Task(0, "a", 18), Task(1, "b", 18)), shared_head=True).shared_parameters())
+    two = (Task(0, "a", 18), Task(1, "b", 18))
+    names = set(plain(tasks=two, shared_head=True).shared_parameters())
     assert {"trunk.0.weight", "heads.policy.0.weight", "heads.value.0.bias"} <= names
 
 

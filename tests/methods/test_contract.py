@@ -1,0 +1,192 @@
+"""What every method keeps, with every learner; a new one is tested by being in the registry."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import importlib
+from typing import Any
+
+import pytest
+import torch
+
+from clrl.agents import registry as agents
+from clrl.agents.learner import Learner, RunSettings
+from clrl.envs.toy import toy_sequence
+from clrl.method import Method
+from clrl.methods import REGISTRY
+from clrl.types import ClrlError, Linear, NetSpec
+
+SMALL: dict[str, dict[str, Any]] = {  # settings that make a method quick, nothing else
+    "ewc": {"n_states": 32, "n_batches": 2},
+}
+LEARNERS = {"ppo": {"n_envs": 4, "n_steps": 16, "batch_size": 32}, "a2c": {"n_envs": 4}}
+SEQUENCE = toy_sequence(3)
+
+
+def named(registry: Any, name: str, **settings: Any) -> Any:
+    module, _, cls = registry[name][0].partition(":")
+    return getattr(importlib.import_module(module), cls)(**settings)
+
+
+def learner_with(agent: str, method: str, shared_head: bool = False) -> Learner:
+    torch.manual_seed(0)
+    sequence = toy_sequence(3, shared_head=shared_head)
+    learner: Learner = named(agents.REGISTRY, agent, **LEARNERS[agent])
+    spec = NetSpec((2, 12, 12), (Linear(16),), sequence.tasks, shared_head=shared_head)
+    settings = RunSettings(0, 640, 3, torch.device("cpu"))
+    learner.setup(named(REGISTRY, method, **SMALL.get(method, {})), spec, settings)
+    return learner
+
+
+def learn(learner: Learner, task: int, updates: int = 4) -> None:
+    learner.begin_task(SEQUENCE.tasks[task])
+    for _ in range(updates):
+        learner.update()
+    learner.end_task()
+
+
+def weights(learner: Learner) -> dict[str, torch.Tensor]:
+    return copy.deepcopy(learner.net.state_dict())
+
+
+both = [
+    pytest.mark.parametrize("method", REGISTRY),
+    pytest.mark.parametrize("agent", agents.REGISTRY),
+]
+
+
+def with_both(test: Any) -> Any:
+    for mark in both:
+        test = mark(test)
+    return test
+
+
+@with_both
+def test_fields_are_hyper_parameters_and_a_copy_is_a_fresh_method(agent, method):
+    made: Method = named(REGISTRY, method)
+    assert dataclasses.is_dataclass(made)
+    again = dataclasses.replace(made)
+    assert again == made
+    assert not any(
+        isinstance(getattr(made, f.name), torch.Tensor) for f in dataclasses.fields(made)
+    )
+
+
+@with_both
+def test_a_class_says_what_it_is_and_each_setting_what_it_does(agent, method):
+    assert (type(named(REGISTRY, method)).__doc__ or "").count(".") >= 1
+    assert REGISTRY[method][1]
+
+
+@with_both
+@pytest.mark.parametrize("shared_head", [False, True])
+def test_it_learns_three_tasks_in_turn(agent, method, shared_head):
+    learner = learner_with(agent, method, shared_head)
+    before = weights(learner)
+    for task in range(3):
+        learn(learner, task)
+    assert any(not torch.equal(before[k], v) for k, v in weights(learner).items())
+    learner.close()
+
+
+@with_both
+def test_its_state_restores_into_a_fresh_one_which_goes_on_the_same(agent, method):
+    first = learner_with(agent, method)
+    learn(first, 0)
+    first.begin_task(SEQUENCE.tasks[1])
+    first.update()
+    second = learner_with(agent, method)
+    assert second.load_state_dict(copy.deepcopy(first.state_dict()), SEQUENCE.tasks) is None
+    for _ in range(3):
+        assert first.update() == second.update()
+    first.end_task()
+    second.end_task()
+    for (name, ours), theirs in zip(weights(first).items(), weights(second).values(), strict=True):
+        assert torch.equal(ours, theirs), name
+    first.begin_task(SEQUENCE.tasks[2])
+    second.begin_task(SEQUENCE.tasks[2])
+    assert first.update() == second.update()
+
+
+@with_both
+def test_evaluating_changes_nothing(agent, method):
+    watched, alone = learner_with(agent, method), learner_with(agent, method)
+    for learner in (watched, alone):
+        learner.begin_task(SEQUENCE.tasks[0])
+        for _ in range(3):
+            learner.update()
+            if learner is watched:
+                rows = learner.evaluate(SEQUENCE.tasks[1], 3, seed=5)
+                assert len(rows) == 3
+                assert rows == learner.evaluate(SEQUENCE.tasks[1], 3, seed=5)
+    for ours, theirs in zip(weights(watched).values(), weights(alone).values(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@with_both
+def test_other_tasks_heads_are_left_alone(agent, method):
+    learner = learner_with(agent, method)
+    learn(learner, 0)
+    before = weights(learner)
+    learn(learner, 1)
+    after = weights(learner)
+    for name in before:
+        if name.startswith(("heads.policy.0", "heads.value.0", "heads.policy.2")):
+            assert torch.equal(before[name], after[name]), name
+    assert not torch.equal(before["heads.policy.1.weight"], after["heads.policy.1.weight"])
+
+
+@pytest.mark.parametrize("agent", agents.REGISTRY)
+def test_frozen_leaves_every_output_of_the_first_task_bit_identical(agent):
+    learner = learner_with(agent, "frozen")
+    learn(learner, 0)
+    x = torch.randint(0, 256, (16, 2, 12, 12), dtype=torch.uint8)
+    route = torch.zeros(16, dtype=torch.long)
+    before = learner.net(x, route)
+    learn(learner, 1)
+    learn(learner, 0, updates=0)  # a revisit keeps the trunk frozen
+    learn(learner, 2)
+    after = learner.net(x, route)
+    assert torch.equal(before.logits, after.logits)
+    assert torch.equal(before.value, after.value)
+    held = {id(p) for group in learner.optimizer.param_groups for p in group["params"]}
+    assert not held & {id(p) for p in learner.net.body_parameters().values()}
+
+
+def test_ewc_of_strength_zero_equals_fine_tuning_bit_for_bit():
+    zero, plain = learner_with("ppo", "ewc"), learner_with("ppo", "finetune")
+    zero.method.strength = 0.0
+    for learner in (zero, plain):
+        learn(learner, 0)
+        learn(learner, 1)
+    for ours, theirs in zip(weights(zero).values(), weights(plain).values(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_ewc_stays_nearer_to_the_old_weights_the_stronger_it_is():
+    moved = []
+    for strength in (0.0, 1e2, 1e4):
+        learner = learner_with("ppo", "ewc")
+        learner.method.strength = 1.0  # so that the Fisher is taken
+        learn(learner, 0, updates=10)
+        learner.method.strength = strength
+        anchor = weights(learner)
+        importance = {k: v.clone() for k, v in learner.method.penalty.weight.items()}
+        learn(learner, 1, updates=10)
+        after = weights(learner)
+        moved.append(
+            sum(float((w * (after[k] - anchor[k]) ** 2).sum()) for k, w in importance.items())
+        )
+    assert moved[0] > 2 * moved[1] > 2 * moved[2] > 0
+
+
+def test_a_method_that_does_not_serve_the_learner_is_refused_at_once():
+    class OnlyPictures(Method):
+        kinds = frozenset({"supervised"})
+
+    learner = named(agents.REGISTRY, "ppo")
+    spec = NetSpec((2, 12, 12), (Linear(4),), SEQUENCE.tasks)
+    with pytest.raises(ClrlError, match=r"OnlyPictures serves \['supervised'\].*'rl'") as caught:
+        learner.setup(OnlyPictures(), spec, RunSettings(0, 1, 1, torch.device("cpu")))
+    assert caught.value.exit_code == 2
