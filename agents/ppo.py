@@ -53,7 +53,7 @@ class PPO(OnPolicy):
         self._clip = self.scheduled(self.clip_range, self.clip_range_schedule)
         self._statistics = Statistics()
         for _ in range(self.n_epochs):
-            for index in self.permutation(len(batch)).split(self.batch_size):
+            for index in torch.split(self.permutation(len(batch)), self.batch_size):
                 _, norm = gradient_step(
                     self.method, self.optimizer, batch[index], self.loss, self.max_grad_norm
                 )

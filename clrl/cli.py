@@ -73,15 +73,17 @@ def train(
     ] = False,
 ) -> None:
     """Train on a sequence of games and evaluate on all of them; prints the run folder last."""
-    from clrl.run import train as room
+    from clrl.run.assemble import assemble, sequence_of
     from clrl.run.config import load_config, to_yaml
 
     resolved = load_config(config, overrides or [])
     if dry_run:
-        room.assemble(resolved, room.sequence_of(resolved))  # refuses what a run would refuse
+        assemble(resolved, sequence_of(resolved))  # refuses what a run would refuse
         print(to_yaml(resolved), end="")
-    else:
-        print(room.train(resolved, runs), flush=True)
+        return
+    from clrl.run.train import train as run_it
+
+    print(run_it(resolved, runs), flush=True)
 
 
 @app.command(rich_help_panel=RUN)
@@ -108,7 +110,7 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Play full games with the newest checkpoint of a run and print raw scores."""
-    from clrl.run.train import evaluate_run
+    from clrl.run.evaluate import evaluate_run
 
     rows = evaluate_run(run, task=task, episodes=episodes)
     print(json.dumps(rows, indent=2) if as_json else _table(rows))

@@ -164,7 +164,7 @@ def test_eval_prints_a_table_or_json(run: Run, monkeypatch: pytest.MonkeyPatch) 
         seen.update(run=run, **options)
         return [{"task": "Freeway", "mean": 20.44}, {"task": "Pong", "mean": -21.0}]
 
-    monkeypatch.setattr("clrl.run.train.evaluate_run", evaluate_run)
+    monkeypatch.setattr("clrl.run.evaluate.evaluate_run", evaluate_run)
     code, out, _ = run("eval", "runs/x/seed0", "--task", "Pong", "--episodes", "3")
     assert code == 0
     assert out == "task     mean\nFreeway  20.4\nPong     -21.0\n"

@@ -38,8 +38,9 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "clrl.envs": CORE,  # a game knows neither learner nor method
     "clrl.run": ("clrl", *CORE),  # config, checkpoint, tracking, ...: one run's parts
     "clrl.run.config": ("clrl",),  # names every method, agent, body, game: to validate them
-    "clrl.run.train": ("clrl",),  # the only room that knows tasks, learners and methods,
-    "clrl.run.evaluate": ("clrl",),  # with the one that scores a finished run
+    "clrl.run.assemble": ("clrl",),  # the room where tasks, learners and methods meet,
+    "clrl.run.train": ("clrl",),  # with the one that walks a run through them
+    "clrl.run.evaluate": ("clrl",),  # and the one that scores them
     "clrl.study": ("clrl.types", "clrl.run"),  # starts runs, reads their folders
     "clrl.cli": ("clrl",),  # on top,
     "clrl.listing": ("clrl",),  # with its `list`
@@ -48,6 +49,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
 ROOMS = ("clrl.methods", "clrl.agents", "clrl.envs")  # no two of them meet, but in these:
 COMPOSERS = (
     "clrl.run.config",
+    "clrl.run.assemble",
     "clrl.run.train",
     "clrl.run.evaluate",
     "clrl.cli",

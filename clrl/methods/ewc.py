@@ -54,7 +54,7 @@ class EWC(Method):
 
     def build(self, spec: NetSpec) -> Net:
         self.penalty = Quadratic()
-        self._last = 0.0
+        self._last: Tensor | float = 0.0
         return super().build(spec)
 
     def end_task(self, task: Task, data: Iterator[Batch]) -> None:
@@ -92,7 +92,7 @@ class EWC(Method):
         if not self.penalty.weight or self.strength == 0:
             return 0.0
         value = 0.5 * self.strength * self.penalty.value(dict(self.net.shared_parameters()))
-        self._last = value.detach() if isinstance(value, Tensor) else value
+        self._last = value.detach() if isinstance(value, Tensor) else 0.0
         return value
 
     def records(self) -> dict[str, float]:

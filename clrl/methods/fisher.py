@@ -54,7 +54,7 @@ def exact_fisher(net: Net, x: Tensor, route: Tensor, chunk: int = 64) -> dict[st
 
 def _chunks(route: Tensor, size: int) -> Iterator[Tensor]:
     """Yield the indices of at most `size` samples of one route: each layer then sees them all."""
-    for k in route.unique():
+    for k in torch.unique(route):
         yield from (route == k).nonzero().squeeze(-1).split(size)
 
 

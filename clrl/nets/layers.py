@@ -129,7 +129,9 @@ class Heads(nn.Module):
     def _mixed(self, h: Tensor, route: Tensor) -> Output:
         logits = h.new_zeros(len(h), self.legal.shape[1])
         value = h.new_zeros(len(h), dtype=torch.float32) if len(self.value) else None
-        for k in route.unique().tolist():  # heads are small: the trunk saw the whole batch at once
+        for k in torch.unique(
+            route
+        ).tolist():  # heads are small: the trunk saw the whole batch at once
             rows = (route == k).nonzero().squeeze(-1)
             one = self._one(h[rows], k)
             logits = logits.index_copy(0, rows, one.logits.to(logits.dtype))

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
-from clrl.agents.learner import Learner
-from clrl.types import Task
+import numpy as np
 
-__all__ = ["Evaluator", "Phase"]
+from clrl.agents.learner import Learner
+from clrl.envs.scores import normalise_task
+from clrl.run import checkpoint
+from clrl.run.assemble import assemble, sequence_of
+from clrl.run.config import load_config
+from clrl.run.folder import RunFolder
+from clrl.run.yaml_safe import nearest
+from clrl.types import ClrlError, Task
+
+__all__ = ["Evaluator", "Phase", "evaluate_run"]
 
 Phase = Literal["start", "during", "end"]
 
@@ -60,3 +69,54 @@ class Evaluator:
                 names = {"task_trained": begun, "task_evaluated": task.name, "phase": phase}
                 rows.append(where | names | row)
         return rows
+
+
+def evaluate_run(
+    run: Path, *, task: str | None = None, episodes: int | None = None
+) -> list[dict[str, Any]]:
+    """Play full games with a run's newest checkpoint; changes nothing in the run.
+
+    Args:
+        run: the run folder.
+        task: name of one of its tasks; None: all that the net can play.
+        episodes: full games a task; None: as many as the configuration says.
+
+    Returns:
+        A row a task: `task`, `mean`, `std`, `min`, `max`, `episodes`, and the human-normalised
+        mean where there is a reference (else None).
+
+    Raises:
+        ClrlError: no such run, no checkpoint yet, no such task, fewer than one episode.
+    """
+    folder = RunFolder.open(run)
+    config = load_config(folder.config)
+    sequence = sequence_of(config)
+    names = [t.name for t in sequence.tasks]
+    episodes = config.evaluation.episodes if episodes is None else episodes
+    if episodes < 1:
+        raise ClrlError(f"--episodes {episodes}: expected at least 1", 2)
+    if task is not None and task not in names:
+        raise ClrlError(f"{run} has no task {task!r}{nearest(task, names)}", 2)
+    found = checkpoint.load_latest(folder.checkpoints)
+    if found is None:
+        raise ClrlError(f"{run} has no checkpoint yet: nothing to evaluate", 2)
+    learner = assemble(config, sequence)
+    learner.load_net(found.state["learner"], sequence.tasks)
+    rows = []
+    for t in sequence.tasks:
+        if task not in (None, t.name) or not learner.net.can_play(t):
+            continue
+        seed = learner.seed_for(4, learner.step, t.id)  # other games than the run's own evaluations
+        scores = np.array([row["return"] for row in learner.evaluate(t, episodes, seed)])
+        rows.append(
+            {
+                "task": t.name,
+                "mean": float(scores.mean()),
+                "std": float(scores.std()),
+                "min": float(scores.min()),
+                "max": float(scores.max()),
+                "episodes": episodes,
+                "normalised": normalise_task(t.name, float(scores.mean())),
+            }
+        )
+    return rows

@@ -11,9 +11,7 @@ done; on the CPU a resumed run goes on bit for bit as if it had never stopped.
 
 from __future__ import annotations
 
-import copy
 import logging
-import random
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,11 +20,10 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from clrl.agents.learner import Learner, RunSettings
+from clrl.agents.learner import Learner
 from clrl.envs.scores import normalise_task
-from clrl.envs.sequences import SEQUENCES, build_sequence, shuffled
-from clrl.nets.bodies import body
 from clrl.run import checkpoint
+from clrl.run.assemble import assemble, sequence_of
 from clrl.run.config import (
     Config,
     config_hash,
@@ -40,14 +37,14 @@ from clrl.run.console import Console
 from clrl.run.environment import describe_environment
 from clrl.run.evaluate import Evaluator, Phase
 from clrl.run.folder import RunFolder, write_json_atomic, write_text_atomic
+from clrl.run.random_state import random_state, set_random_state
 from clrl.run.records import RecordFile, read_records
 from clrl.run.stop import Stopped, StopSignals
 from clrl.run.summary import summarise
 from clrl.run.tracking import open_trackers
-from clrl.run.yaml_safe import nearest
-from clrl.types import ClrlError, NetSpec, TaskSequence
+from clrl.types import ClrlError, TaskSequence
 
-__all__ = ["assemble", "evaluate_run", "resume", "sequence_of", "train"]
+__all__ = ["resume", "train"]
 
 log = logging.getLogger(__name__)
 
@@ -101,96 +98,6 @@ def resume(run: Path, *, allow_change: bool = False, sequence: TaskSequence | No
         sequence = sequence or sequence_of(config)
         _Run(config, folder, sequence, assemble(config, sequence)).go(found)
     return folder.path
-
-
-def sequence_of(config: Config) -> TaskSequence:
-    """Make the tasks and visits that a configuration names; opens no environment."""
-    wanted = config.sequence
-    if wanted.name:
-        entries = SEQUENCES[wanted.name].entries(wanted.order_seed)
-    else:
-        entries = shuffled(wanted.tasks or (), wanted.order_seed)
-    shared_head = config.net.heads == "shared"
-    return build_sequence(entries, wanted.cycles, config.protocol, shared_head)
-
-
-def evaluate_run(run: Path, *, task: str | None = None, episodes: int) -> list[dict[str, Any]]:
-    """Play full games with a run's newest checkpoint; changes nothing in the run.
-
-    Args:
-        run: the run folder.
-        task: name of one of its tasks; None: all that the net can play.
-        episodes: full games a task.
-
-    Returns:
-        A row a task: `task`, `mean`, `std`, `min`, `max`, `episodes`, and the human-normalised
-        mean where there is a reference (else None).
-
-    Raises:
-        ClrlError: no such run, no checkpoint yet, no such task, fewer than one episode.
-    """
-    folder = RunFolder.open(run)
-    config = load_config(folder.config)
-    sequence = sequence_of(config)
-    names = [t.name for t in sequence.tasks]
-    if episodes < 1:
-        raise ClrlError(f"--episodes {episodes}: expected at least 1", 2)
-    if task is not None and task not in names:
-        raise ClrlError(f"{run} has no task {task!r}{nearest(task, names)}", 2)
-    found = checkpoint.load_latest(folder.checkpoints)
-    if found is None:
-        raise ClrlError(f"{run} has no checkpoint yet: nothing to evaluate", 2)
-    learner = assemble(config, sequence)
-    learner.load_net(found.state["learner"], sequence.tasks)
-    rows = []
-    for t in sequence.tasks:
-        if task not in (None, t.name) or not learner.net.can_play(t):
-            continue
-        seed = learner.seed_for(4, learner.step, t.id)  # other games than the run's own evaluations
-        scores = np.array([row["return"] for row in learner.evaluate(t, episodes, seed)])
-        rows.append(
-            {
-                "task": t.name,
-                "mean": float(scores.mean()),
-                "std": float(scores.std()),
-                "min": float(scores.min()),
-                "max": float(scores.max()),
-                "episodes": episodes,
-                "normalised": normalise_task(t.name, float(scores.mean())),
-            }
-        )
-    return rows
-
-
-def assemble(config: Config, sequence: TaskSequence) -> Learner:
-    """Make the learner of a run, set up with its method's net; opens no environment."""
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise ClrlError("device is 'cuda' but torch finds no GPU: use device=cpu or auto", 2)
-    use_cuda = config.device != "cpu" and torch.cuda.is_available()
-    torch.set_num_threads(config.threads or torch.get_num_threads())
-    random.seed(config.seed)
-    np.random.seed(config.seed % 2**32)  # noqa: NPY002  libraries may draw from it
-    torch.manual_seed(config.seed)
-    spec = NetSpec(
-        input_shape=sequence.tasks[0].input_shape,
-        body=body(config.net.body, config.net.hidden),
-        tasks=sequence.tasks,
-        shared_head=config.net.heads == "shared",
-    )
-    settings = RunSettings(
-        seed=config.seed,
-        steps_per_visit=config.sequence.steps,
-        n_visits=len(sequence.visits),
-        device=torch.device("cuda" if use_cuda else "cpu"),
-        bf16=config.precision == "bf16",
-        clip_rewards=config.protocol.clip_rewards,
-        greedy_evaluation=config.evaluation.policy == "greedy",
-        threads=config.threads,
-        frames_per_step=config.protocol.frame_skip,
-    )
-    learner = copy.deepcopy(config.agent)
-    learner.setup(copy.deepcopy(config.method), spec, settings)
-    return learner
 
 
 def _check_changes(config: Config, before: dict[str, Any], allow_change: bool) -> None:
@@ -391,7 +298,7 @@ class _Run:
             state = {
                 "learner": self.learner.state_dict(),
                 "cursor": asdict(self.cursor),
-                "random": _random_state(),
+                "random": random_state(),
             }
             meta = {
                 "config": to_dict(self.config),
@@ -420,15 +327,13 @@ class _Run:
             return None
         why = self.learner.load_state_dict(found.state["learner"], self.sequence.tasks)
         self.cursor = Cursor(**found.state["cursor"])
-        _set_random_state(found.state["random"])
+        set_random_state(found.state["random"])
         self.metrics.truncate(found.meta["offsets"]["metrics"])
         self.evaluations.truncate(found.meta["offsets"]["evaluations"])
-        here = {
-            "threads": torch.get_num_threads(),
-            "device": str(self.learner.settings.device),
-        }
+        device = str(self.learner.settings.device)
+        here = {"threads": torch.get_num_threads(), "device": device}
         changed = [f"{k} {found.meta[k]} -> {v}" for k, v in here.items() if found.meta[k] != v]
-        if "cuda" in here["device"]:
+        if "cuda" in device:
             changed.append("a GPU rounds differently from run to run")
         level = "same learner" if changed or why else "bitwise"
         reasons = "; ".join(filter(None, [*changed, why]))
@@ -436,33 +341,3 @@ class _Run:
         self.console.resumed(level, found.step, found.path, found.skipped)
         run_id: str | None = found.meta["wandb_run_id"]
         return run_id
-
-
-def _random_state() -> dict[str, Any]:
-    """Return the state of the global generators (new heads and columns are drawn from torch's)."""
-    version, internal, gauss = random.getstate()
-    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002
-    state = {
-        "python": {"version": version, "internal": list(internal), "gauss": gauss},
-        "numpy": {
-            "name": name,
-            "keys": keys,
-            "position": position,
-            "has_gauss": has_gauss,
-            "cached": cached,
-        },
-        "torch": torch.get_rng_state(),
-    }
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state_all()
-    return state
-
-
-def _set_random_state(state: dict[str, Any]) -> None:
-    python, legacy = state["python"], state["numpy"]
-    random.setstate((python["version"], tuple(python["internal"]), python["gauss"]))
-    order = ("name", "keys", "position", "has_gauss", "cached")
-    np.random.set_state(tuple(legacy[key] for key in order))  # noqa: NPY002
-    torch.set_rng_state(state["torch"])
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])

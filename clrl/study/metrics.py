@@ -111,8 +111,8 @@ def forgetting(matrix: Matrix, visits: Sequence[int]) -> float | None:
     terms = []
     for j, own in _own_rows(visits).items():
         if own < len(visits):
-            before = [row[j] for row in matrix[1:-1] if row[j] is not None]
-            terms.append(_difference(max(before, default=None), matrix[-1][j]))
+            before = [score for row in matrix[1:-1] if (score := row[j]) is not None]
+            terms.append(_difference(max(before) if before else None, matrix[-1][j]))
     return _mean(terms)
 
 
