@@ -29,7 +29,8 @@ help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
 
 demo: .venv/.run  ## install what a run needs; train on real games, evaluate, print the run folder
-	$(BIN)/clrl train configs/demo.yaml
+	@if [ -e runs/demo/seed0/config.yaml ]; then set -x; $(BIN)/clrl resume runs/demo/seed0; \
+	else set -x; $(BIN)/clrl train configs/demo.yaml; fi
 
 test: .venv/.dev  ## install everything, run every test
 	$(BIN)/python -m pytest $(ARGS)
