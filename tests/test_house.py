@@ -43,6 +43,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "clrl.run.evaluate": ("clrl",),  # and the one that scores them
     "clrl.study": ("clrl.types", "clrl.run"),  # starts runs, reads their folders
     "clrl.cli": ("clrl",),  # on top,
+    "clrl.__main__": ("clrl.cli",),
     "clrl.listing": ("clrl",),  # with its `list`
     "clrl.doctor": ("clrl.types", "clrl.envs"),  # and its `doctor`
 }

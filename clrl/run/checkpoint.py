@@ -15,9 +15,7 @@ parsing, no symlinks, no pickle.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import math
 import os
 import platform
 import re
@@ -25,20 +23,18 @@ import shutil
 import signal
 import stat
 import time
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import safetensors.torch
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from clrl.run.folder import fsync_folder, write_durable, write_text_atomic
+from clrl.run.state_files import ARRAYS, Broken, from_npz, put_together, take_apart, to_npz
 from clrl.types import ClrlError
 
 __all__ = ["SCHEMA_VERSION", "Checkpoint", "CheckpointError", "clean", "load_latest", "save"]
@@ -47,12 +43,7 @@ SCHEMA_VERSION = 1
 MAX_FILE_BYTES = 16 << 30
 MAX_MANIFEST_BYTES = 1 << 20
 
-_TENSORS, _ARRAYS, _STATE, _MANIFEST = (
-    "tensors.safetensors",
-    "arrays.npz",
-    "state.json",
-    "manifest.json",
-)
+_TENSORS, _STATE, _MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
 _FINAL = re.compile(r"step_([0-9]+)(?:\.old-[0-9]+)?")  # .old: while it is being replaced
 _ASIDE = re.compile(r"(.+)\.(tmp|old)-([0-9]+)")
 _SAFE_NAME = re.compile(r"[A-Za-z0-9._-]+")
@@ -120,7 +111,7 @@ def save(
         _fault("before_latest")
         write_text_atomic(folder / "LATEST", final.name + "\n")
         _prune(folder, step, keep)
-    except (OSError, _Broken) as error:
+    except (OSError, Broken) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise CheckpointError(
             f"checkpoint of step {step} not saved in {folder}: {why}; earlier ones are intact, "
@@ -134,10 +125,10 @@ def save(
 def _write(tmp: Path, step: int, state: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
     tensors: dict[str, Tensor] = {}
     arrays: dict[str, NDArray[Any]] = {}
-    skeleton = _take_apart(state, "", tensors, arrays)
+    skeleton = take_apart(state, "", tensors, arrays)
     writers: dict[str, Callable[[], bytes]] = {  # called one by one: one file in memory at a time
         _TENSORS: lambda: safetensors.torch.save(tensors),
-        _ARRAYS: lambda: _npz(arrays),
+        ARRAYS: lambda: to_npz(arrays),
         _STATE: lambda: _json(skeleton),
     }
     files = {}
@@ -229,21 +220,17 @@ def load_latest(folder: Path) -> Checkpoint | None:
         try:
             manifest, data = _read_verified(path, step)
             tensors = safetensors.torch.load(data[_TENSORS])
-            state = _put_together(json.loads(data[_STATE]), tensors, _read_npz(data[_ARRAYS]))
+            state = put_together(json.loads(data[_STATE]), tensors, from_npz(data[ARRAYS]))
             return Checkpoint(state, manifest["meta"], step, path, skipped)
         except ClrlError:
             raise
-        except _Broken as error:
+        except Broken as error:
             skipped.append(f"{path}: {error}")
         except Exception as error:  # whatever hostile bytes make a parser say: not usable
             skipped.append(f"{path}: unreadable ({type(error).__name__}: {error})")
     if skipped:
         raise ClrlError("no checkpoint can be used: " + "; ".join(skipped))
     return None
-
-
-class _Broken(Exception):
-    """Why a checkpoint cannot be used."""
 
 
 def _candidates(folder: Path) -> list[tuple[int, Path]]:
@@ -260,13 +247,13 @@ def _match(path: Path) -> re.Match[str] | None:
 def _read_verified(path: Path, step: int) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Return the manifest and the bytes of every file it names, all of them verified."""
     if path.is_symlink() or not path.is_dir():
-        raise _Broken("not a folder")
+        raise Broken("not a folder")
     manifest = _read_manifest(path, step)
     data = {}
     for name, entry in manifest["files"].items():
         data[name] = _read(path / name, MAX_FILE_BYTES, entry["size"])
         if hashlib.sha256(data[name]).hexdigest() != entry["sha256"]:
-            raise _Broken(f"{name} is damaged (its sha256 is not the manifest's)")
+            raise Broken(f"{name} is damaged (its sha256 is not the manifest's)")
     return manifest, data
 
 
@@ -276,22 +263,22 @@ def _read_manifest(path: Path, step: int) -> dict[str, Any]:
         schema, files, digest = manifest["schema_version"], manifest["files"], manifest["sha256"]
         names = list(files)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise _Broken(f"{_MANIFEST} is no manifest ({type(error).__name__}: {error})") from None
+        raise Broken(f"{_MANIFEST} is no manifest ({type(error).__name__}: {error})") from None
     if type(schema) is int and schema > SCHEMA_VERSION:
         raise ClrlError(
             f"{path} has checkpoint schema {schema}, this clrl reads up to {SCHEMA_VERSION}; "
             f"resume it with the clrl that wrote it ({manifest.get('versions')})"
         )
     if schema != SCHEMA_VERSION:
-        raise _Broken(f"unknown checkpoint schema {schema!r}")
+        raise Broken(f"unknown checkpoint schema {schema!r}")
     if bad := [name for name in names if not _SAFE_NAME.fullmatch(name) or name in (".", "..")]:
-        raise _Broken(f"{_MANIFEST} names {bad[0]!r}, which is no plain file name")
-    if missing := {_TENSORS, _ARRAYS, _STATE} - set(names):
-        raise _Broken(f"{_MANIFEST} lacks {min(missing)}")
+        raise Broken(f"{_MANIFEST} names {bad[0]!r}, which is no plain file name")
+    if missing := {_TENSORS, ARRAYS, _STATE} - set(names):
+        raise Broken(f"{_MANIFEST} lacks {min(missing)}")
     if digest != _digest({key: manifest[key] for key in manifest if key != "sha256"}):
-        raise _Broken(f"{_MANIFEST} is damaged (its own sha256 does not fit)")
+        raise Broken(f"{_MANIFEST} is damaged (its own sha256 does not fit)")
     if manifest["step"] != step:
-        raise _Broken(f"{_MANIFEST} is of step {manifest['step']}")
+        raise Broken(f"{_MANIFEST} is of step {manifest['step']}")
     return dict(manifest)
 
 
@@ -300,111 +287,16 @@ def _read(path: Path, limit: int, size: int | None = None) -> bytes:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
-        raise _Broken(f"{path.name} cannot be opened ({error.strerror})") from None
+        raise Broken(f"{path.name} cannot be opened ({error.strerror})") from None
     with os.fdopen(fd, "rb") as file:
         info = os.fstat(fd)
         if not stat.S_ISREG(info.st_mode):
-            raise _Broken(f"{path.name} is no plain file")
+            raise Broken(f"{path.name} is no plain file")
         if size is not None and info.st_size != size:
-            raise _Broken(f"{path.name} has {info.st_size} bytes, the manifest says {size}")
+            raise Broken(f"{path.name} has {info.st_size} bytes, the manifest says {size}")
         if info.st_size > limit:
-            raise _Broken(f"{path.name} has {info.st_size} bytes, more than the limit of {limit}")
+            raise Broken(f"{path.name} has {info.st_size} bytes, more than the limit of {limit}")
         return file.read(info.st_size)
-
-
-# ------------------------------------------------------------- from a state to files, and back
-
-
-def _take_apart(
-    value: Any, place: str, tensors: dict[str, Tensor], arrays: dict[str, NDArray[Any]]
-) -> Any:
-    """Return `value` as JSON; its tensors and arrays go into the dicts, under their place."""
-    if value is None or isinstance(value, str | bool | int | float):
-        return value
-    if isinstance(value, Tensor):
-        # Copied: safetensors refuses tensors that share memory.
-        own = value.detach().cpu().clone(memory_format=torch.contiguous_format)
-        return {"$tensor": _put(tensors, place, own)}
-    if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
-        return {"$array": _put(arrays, place, value)}
-    if isinstance(value, np.generic) and value.dtype.kind in "biufc":
-        return value.item()
-
-    def inner(key: Any, item: Any) -> Any:
-        return _take_apart(item, f"{place}/{key}" if place else str(key), tensors, arrays)
-
-    if isinstance(value, list | tuple):
-        items = [inner(i, item) for i, item in enumerate(value)]
-        return items if isinstance(value, list) else {"$tuple": items}
-    if isinstance(value, Mapping) and all(isinstance(key, str | int) for key in value):
-        pairs = [[key, inner(key, item)] for key, item in value.items()]
-        plain = all(isinstance(key, str) and not key.startswith("$") for key, _ in pairs)
-        return dict(pairs) if plain else {"$dict": pairs}
-    raise TypeError(
-        f"state at {place!r} is {type(value).__name__} {value!r:.40}; expected a dict with str or "
-        "int keys, list, tuple, tensor, numeric array, str, number, bool or None"
-    )
-
-
-def _put_together(
-    value: Any, tensors: Mapping[str, Tensor], arrays: Mapping[str, NDArray[Any]]
-) -> Any:
-    """Undo `_take_apart`."""
-    if isinstance(value, list):
-        return [_put_together(item, tensors, arrays) for item in value]
-    if not isinstance(value, dict):
-        return value
-    match list(value.items()):
-        case [("$tensor", name)]:
-            return tensors[name]
-        case [("$array", name)]:
-            return arrays[name]
-        case [("$tuple", items)]:
-            return tuple(_put_together(item, tensors, arrays) for item in items)
-        case [("$dict", pairs)]:
-            return {key: _put_together(item, tensors, arrays) for key, item in pairs}
-    return {key: _put_together(item, tensors, arrays) for key, item in value.items()}
-
-
-def _put(store: dict[str, Any], place: str, value: Any) -> str:
-    while place in store:  # {1: ..., "1": ...} and the like
-        place += "'"
-    store[place] = value
-    return place
-
-
-def _npz(arrays: Mapping[str, NDArray[Any]]) -> bytes:
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
-        for name, array in arrays.items():
-            member = zipfile.ZipInfo(name + ".npy")  # with no time stamp: same state, same bytes
-            with archive.open(member, "w", force_zip64=True) as file:
-                np.lib.format.write_array(file, array, (1, 0), allow_pickle=False)
-    return out.getvalue()
-
-
-def _read_npz(data: bytes) -> dict[str, NDArray[Any]]:
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        members = archive.infolist()
-        if any(member.compress_type != zipfile.ZIP_STORED for member in members):
-            raise _Broken(f"{_ARRAYS} is compressed")
-        if sum(member.file_size for member in members) > len(data):
-            raise _Broken(f"{_ARRAYS} declares more than it holds")
-        return {m.filename.removesuffix(".npy"): _read_array(archive.read(m)) for m in members}
-
-
-def _read_array(data: bytes) -> NDArray[Any]:
-    file = io.BytesIO(data)
-    if np.lib.format.read_magic(file) != (1, 0):
-        raise _Broken(f"{_ARRAYS} has an array in another format")
-    shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-    if dtype.kind not in "biufc":
-        raise _Broken(f"{_ARRAYS} has an array of {dtype}")
-    if math.prod(shape) * dtype.itemsize != len(data) - file.tell():
-        raise _Broken(f"{_ARRAYS} declares an array of shape {shape} that it does not hold")
-    file.seek(0)
-    array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
-    return array
 
 
 def _json(value: Any) -> bytes:
