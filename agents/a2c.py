@@ -36,6 +36,11 @@ class A2C(OnPolicy):
     optimizer_name: Literal["rmsprop_tf", "rmsprop"] = "rmsprop_tf"
     """`rmsprop_tf` adds epsilon inside the root and starts at 1, as TensorFlow does: steadier."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.normalize_advantage and self.n_envs * self.n_steps == 1:
+            raise ValueError("normalize_advantage is true: expected false for rollouts of one step")
+
     def make_optimizer(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
         if self.optimizer_name == "rmsprop":
             return RMSprop(parameters, lr=self.learning_rate, alpha=0.99, eps=1e-5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -83,7 +84,7 @@ class Learner:
             )
         self.method, self.settings = method, settings
         self.net = method.build(spec).to(settings.device)
-        self.generator = torch.Generator().manual_seed(settings.seed)
+        self.generator = torch.Generator().manual_seed(self.seed_for(0))
         self.begun: list[Task] = []  # one entry a visit
         self.step = 0  # agent steps trained on, all visits together
         self.extra_steps = 0  # agent steps played for `end_task` only
@@ -172,15 +173,26 @@ class Learner:
         return torch.autocast(device, dtype=torch.bfloat16, enabled=self.settings.bf16)
 
     def seed_for(self, *stream: int) -> int:
-        """Derive a 31-bit seed from the run's seed and the numbers that name a stream."""
+        """Derive a 31-bit seed from the run's seed and the numbers that name a stream.
+
+        The first number is the stream's label, and a label always comes with as many numbers:
+        0 actions and minibatches, 1 training games, 2 evaluations on schedule, 3 games after a
+        resume that could not restore them, 4 evaluations of a finished run.
+        """
         entropy = (self.settings.seed, *stream)
         return int(np.random.SeedSequence(entropy).generate_state(1)[0] >> 1)
 
     def _require_positive(self, *names: str) -> None:
         for name in names:
             value = getattr(self, name)
-            if not value > 0:
+            if not 0 < value < math.inf:
                 raise ValueError(f"{name} is {value}: expected a number above 0")
+
+    def _require_not_negative(self, *names: str) -> None:
+        for name in names:
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{name} is {value}: expected 0 or a number above it")
 
     def _require_share(self, *names: str) -> None:
         for name in names:
@@ -221,7 +233,14 @@ class Learner:
         for k in state["begun"]:
             self.method.begin_task(tasks[k])
             self.begun.append(tasks[k])
-        self.net.load_state_dict(state["net"])
-        self.method.load_state_dict(state["method"])
+        try:
+            self.net.load_state_dict(state["net"])
+            self.method.load_state_dict(state["method"])
+        except (RuntimeError, KeyError) as error:
+            raise ClrlError(
+                "the checkpoint's net or method is of another shape than config.yaml asks for "
+                f"({str(error).splitlines()[-1].strip()}): undo the change or start another run",
+                2,
+            ) from error
         self.step, self.extra_steps = state["step"], state["extra_steps"]
         self.task_step = state["task_step"]

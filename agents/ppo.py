@@ -36,10 +36,11 @@ class PPO(OnPolicy):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require_positive("batch_size", "n_epochs", "clip_range")
-        if (self.n_envs * self.n_steps) % self.batch_size == 1:
+        smallest = (self.n_envs * self.n_steps) % self.batch_size or self.batch_size
+        if self.normalize_advantage and smallest == 1:
             raise ValueError(
-                f"batch_size {self.batch_size} leaves a minibatch of one of the rollout's "
-                f"{self.n_envs} x {self.n_steps} samples: choose a divisor"
+                f"batch_size is {self.batch_size}: of {self.n_envs} x {self.n_steps} samples it "
+                "leaves a minibatch of one, whose advantage has no deviation; choose a divisor"
             )
 
     def make_optimizer(self, parameters: Iterable[nn.Parameter]) -> Optimizer:

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clrl.agents.learner import EvaluationRow, Learner
+from clrl.agents.learner import EvaluationRow, Learner, RunSettings
 from clrl.agents.play import play, sample
-from clrl.types import Batch, ClrlError, StepResult, Task, VectorEnv
+from clrl.method import Method
+from clrl.types import Batch, ClrlError, NetSpec, StepResult, Task, VectorEnv
 
 __all__ = ["GameTask", "OnPolicy", "RolloutBatch", "gae"]
 
@@ -85,6 +86,11 @@ class OnPolicy(Learner):
         super().__post_init__()
         self._require_positive("n_envs", "n_steps")
         self._require_share("gamma", "gae_lambda")
+        self._require_not_negative("ent_coef", "vf_coef")
+
+    def setup(self, method: Method, spec: NetSpec, settings: RunSettings) -> None:
+        super().setup(method, spec, settings)
+        self._env: VectorEnv | None = None
 
     def loss(self, batch: RolloutBatch) -> Tensor:
         """Score a flat batch: the scalar that `gradient_step` descends."""
@@ -99,16 +105,13 @@ class OnPolicy(Learner):
     def open_task(self, task: Task) -> None:
         self.close()
         seed = self.seed_for(1, len(self.begun))
-        self._env = cast(GameTask, task).open(
+        self._env = env = cast(GameTask, task).open(
             self.n_envs, seed, training=True, threads=self.settings.threads
         )
-        self._obs = self._env.reset(seed)
+        self._obs = env.reset(seed)
         self._recent: deque[float] = deque(maxlen=100)  # raw returns of the last full games
-        self._allocate()
-
-    def _allocate(self) -> None:
-        size, device = (self.n_steps, self.n_envs), self.settings.device
-        self._x = torch.zeros((*size, *self._env.obs_shape), dtype=torch.uint8, device=device)
+        size = (self.n_steps, self.n_envs, *env.obs_shape)
+        self._x = torch.zeros(size, dtype=torch.uint8, device=self.settings.device)
 
     def update(self) -> dict[str, float]:
         self.net.train()
@@ -151,9 +154,9 @@ class OnPolicy(Learner):
             self.net.train(was_training)
 
     def close(self) -> None:
-        if hasattr(self, "_env"):
+        if self._env is not None:
             self._env.close()
-            del self._env
+            self._env = None
 
     # -------------------------------------------------------------------------------- rollout
 
@@ -163,6 +166,8 @@ class OnPolicy(Learner):
 
         The pixels are a buffer that the next rollout overwrites: copy what must outlive it.
         """
+        env = self._env
+        assert env is not None, "collect() outside a task: call begin_task first"
         size, device = (self.n_steps, self.n_envs), self.settings.device
         reward, logp, value = torch.zeros(size), torch.zeros(size), torch.zeros(size)
         action = torch.zeros(size, dtype=torch.long)
@@ -175,10 +180,10 @@ class OnPolicy(Learner):
                 output = self.net(self._x[t], on_device)
             logits = output.logits.float().cpu()
             action[t] = sample(logits, self.generator)
-            self._env.send(action[t].numpy())  # the emulators run while we keep books
+            env.send(action[t].numpy())  # the emulators run while we keep books
             logp[t] = logits.log_softmax(-1).gather(-1, action[t, :, None]).squeeze(-1)
             value[t] = _value(output.value)
-            result = self._env.recv()
+            result = env.recv()
             self._obs = result.obs
             reward[t] = self._learned_reward(result.reward)
             if result.truncated.any():
@@ -221,7 +226,7 @@ class OnPolicy(Learner):
 
     def state_dict(self) -> dict[str, Any]:
         state = super().state_dict()
-        if hasattr(self, "_env"):
+        if self._env is not None:
             state["env"] = self._env.state_dict()
             state["recent"] = list(self._recent)
         return state
@@ -231,6 +236,7 @@ class OnPolicy(Learner):
         if "env" not in state:
             return None
         self.open_task(self.task)
+        assert self._env is not None
         self._recent.extend(state["recent"])
         try:
             self._obs = self._env.load_state_dict(state["env"])

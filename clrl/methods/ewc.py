@@ -32,6 +32,9 @@ class EWC(Method):
       as in Schwarz et al. 2018, section 4);
     - protected are the parameters that tasks share: the trunk, and the policy head if it is one
       for all. The value head's part of the Fisher is zero: it does not change the policy;
+    - the penalty is part of the loss, as published, so its gradient is clipped together with the
+      learner's (`max_grad_norm`): a strong one takes the budget from learning;
+    - every visit counts: a game visited twice is protected twice as strongly;
     - there is no waiting period (20M frames in the paper) before a game is protected.
     """
 

@@ -12,7 +12,7 @@ __all__ = ["Frozen"]
 
 @dataclass
 class Frozen(Method):
-    """Train everything on the first task, then freeze the body and train heads alone.
+    """Train everything on the first task, then freeze the body for good and train heads alone.
 
     The "SGD-F" of Peng et al. (2018) and baseline 2 of Rusu et al. (2016). With a head per task
     nothing can be forgotten, so backward transfer is exactly 0; with a shared head, the head can
@@ -20,11 +20,12 @@ class Frozen(Method):
     """
 
     def build(self, spec: NetSpec) -> Net:
-        self._tasks_begun: set[int] = set()
+        self._first: int | None = None
         return super().build(spec)
 
     def begin_task(self, task: Task) -> None:
-        if self._tasks_begun:
+        if self._first is None:
+            self._first = task.id
+        elif task.id != self._first:
             for parameter in self.net.body_parameters().values():
                 parameter.requires_grad_(False)
-        self._tasks_begun.add(task.id)

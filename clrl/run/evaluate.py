@@ -62,8 +62,9 @@ class Evaluator:
         begun = learner.task.name if learner.begun else None
         rows = []
         for task in self.measured(phase):
-            # own seeds for every measurement, the same whatever else was measured before
-            seed = learner.seed_for(2, visit, learner.task_step, task.id)
+            # Always the same games: two scores of a task then differ by what was learned between
+            # them, and a net that has not changed scores exactly the same.
+            seed = learner.seed_for(2, task.id)
             for row in learner.evaluate(task, self.episodes, seed, tick):
                 where = {"step": learner.step, "frames": learner.frames, "visit": visit}
                 names = {"task_trained": begun, "task_evaluated": task.name, "phase": phase}

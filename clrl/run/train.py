@@ -11,9 +11,11 @@ done; on the CPU a resumed run goes on bit for bit as if it had never stopped.
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,19 +38,19 @@ from clrl.run.config import (
 from clrl.run.console import Console
 from clrl.run.environment import describe_environment
 from clrl.run.evaluate import Evaluator, Phase
-from clrl.run.folder import RunFolder, write_json_atomic, write_text_atomic
+from clrl.run.folder import RunFolder, Status, write_json_atomic, write_text_atomic
 from clrl.run.random_state import random_state, set_random_state
 from clrl.run.records import RecordFile, read_records
 from clrl.run.stop import Stopped, StopSignals
 from clrl.run.summary import summarise
-from clrl.run.tracking import open_trackers
+from clrl.run.tracking import Tracker, open_trackers
 from clrl.types import ClrlError, TaskSequence
 
 __all__ = ["resume", "train"]
 
 log = logging.getLogger(__name__)
 
-RECORD_EVERY = 1_000  # agent steps between rows of metrics.jsonl
+RECORD_EVERY = 1_000  # agent steps between rows of metrics.jsonl; a visit's last update has one
 
 
 def train(config: Config, runs: Path, sequence: TaskSequence | None = None) -> Path:
@@ -63,13 +65,13 @@ def train(config: Config, runs: Path, sequence: TaskSequence | None = None) -> P
         ClrlError: bad configuration, missing ROM, a folder in use.
         Stopped: after a signal, when everything has been saved.
     """
-    sequence = sequence or sequence_of(config)
-    learner = assemble(config, sequence)
-    folder = RunFolder.create(runs, config.name, config.seed)
-    with folder.lock():
-        write_text_atomic(folder.config, to_yaml(config))
-        write_json_atomic(folder.environment, describe_environment(sequence.tasks))
-        _Run(config, folder, sequence, learner).go(None)
+    with StopSignals() as signals:
+        sequence = sequence or sequence_of(config)
+        learner = assemble(config, sequence)
+        folder = RunFolder.create(runs, config.name, config.seed)
+        with folder.lock():
+            write_text_atomic(folder.config, to_yaml(config))
+            _Run(config, folder, sequence, learner, signals).go(None)
     return folder.path
 
 
@@ -87,21 +89,29 @@ def resume(run: Path, *, allow_change: bool = False, sequence: TaskSequence | No
     """
     folder = RunFolder.open(run)
     config = load_config(folder.config)
-    with folder.lock():
+    with StopSignals() as signals, folder.lock():
         if folder.status == "done":
             log.warning("%s is done already: nothing to resume", run)
+            _show(json.loads(folder.summary.read_text()))
             return folder.path
         checkpoint.clean(folder.checkpoints)
         found = checkpoint.load_latest(folder.checkpoints)
-        if found is not None:
-            _check_changes(config, found.meta["config"], allow_change)
+        _check_changes(config, folder, found, allow_change)
         sequence = sequence or sequence_of(config)
-        _Run(config, folder, sequence, assemble(config, sequence)).go(found)
+        _Run(config, folder, sequence, assemble(config, sequence), signals).go(found)
     return folder.path
 
 
-def _check_changes(config: Config, before: dict[str, Any], allow_change: bool) -> None:
-    changes = differences(before, to_dict(config))
+def _check_changes(
+    config: Config, folder: RunFolder, found: checkpoint.Checkpoint | None, allow_change: bool
+) -> None:
+    if folder.path.name != f"seed{config.seed}":
+        raise ClrlError(
+            f"{folder.config} says seed {config.seed}, but the folder is {folder.path.name}: "
+            "undo the change or start another run",
+            2,
+        )
+    changes = differences(found.meta["config"], to_dict(config)) if found else []
     if forbidden := [] if allow_change else protected(changes):
         raise ClrlError(
             f"config.yaml has changed since the checkpoint: {'; '.join(forbidden)}; "
@@ -110,6 +120,19 @@ def _check_changes(config: Config, before: dict[str, Any], allow_change: bool) -
         )
     for change in changes:
         log.warning("config.yaml has changed since the checkpoint: %s", change)
+
+
+def _show(summary: dict[str, Any], console: Console | None = None) -> None:
+    """Print the score matrix of a summary."""
+    tasks, share = summary["tasks"], summary["normalised"]["matrix"]
+    known = any(score is not None for row in share for score in row)
+    console = console or Console(tasks, 0)
+    console.matrix(tasks, summary["matrix"], _row_names(summary), share if known else None)
+
+
+def _row_names(summary: dict[str, Any]) -> list[str]:
+    visits = [summary["tasks"][k] for k in summary["visits"]]
+    return ["before", *(f"after {i} {name}" for i, name in enumerate(visits, 1))]
 
 
 @dataclass
@@ -136,47 +159,61 @@ class _Run:
     folder: RunFolder
     sequence: TaskSequence
     learner: Learner
+    signals: StopSignals
     cursor: Cursor = field(default_factory=Cursor)
 
     def go(self, found: checkpoint.Checkpoint | None) -> None:
         """Walk from the checkpoint, or from the start, to the end; leave STATUS behind."""
         names = [self.sequence.tasks[k].name for k in self.sequence.visits]
+        status: Status = "failed"
+        exit_code = 1
         with (
-            StopSignals() as self.signals,
             Console(names, self.config.sequence.steps) as self.console,
             RecordFile(self.folder.metrics) as self.metrics,
             RecordFile(self.folder.evaluations) as self.evaluations,
         ):
             self.folder.set_status("running")
-            resume_id = self._restore(found)
-            self.tracker = open_trackers(
-                self.config.tracking,
-                self.folder.path,
-                self.config.name,
-                self.config.seed,
-                to_dict(self.config),
-                resume_id,
-                self.console.notice,
-            )
-            self._began = time.monotonic() - self.cursor.seconds
-            self._saved = self.learner.step
-            exit_code = 1
+            tracker: Tracker | None = None
             try:
-                self._walk()
-                exit_code = 0
-                self.folder.set_status("done")
-            except Stopped as stop:
-                exit_code = stop.exit_code
-                self._save(must=True)
-                self.folder.set_status("preempted")
-                stop.run = self.folder.path
-                raise
-            except BaseException:
-                self.folder.set_status("failed")
-                raise
+                self._describe(found)
+                self._restore(found)
+                tracker = self.tracker = self._open_trackers(found)
+                self._began = time.monotonic() - self.cursor.seconds
+                self._saved = self.learner.step if found else -1
+                try:
+                    self._walk()
+                    status, exit_code = "done", 0
+                except Stopped as stop:
+                    self._save(must=True)
+                    status, exit_code = "preempted", stop.exit_code
+                    stop.run = self.folder.path
+                    raise
             finally:
                 self.learner.close()
-                self.tracker.finish(exit_code)
+                self.folder.set_status(status)
+                if tracker:
+                    tracker.finish(exit_code)
+
+    def _describe(self, found: checkpoint.Checkpoint | None) -> None:
+        """Write `environment.json`; a resumed run adds where it goes on."""
+        here = describe_environment(self.sequence.tasks)
+        path = self.folder.environment
+        if found and path.exists():
+            first = json.loads(path.read_text())
+            first.setdefault("resumed", []).append({"step": found.step} | here)
+            here = first
+        write_json_atomic(path, here)
+
+    def _open_trackers(self, found: checkpoint.Checkpoint | None) -> Tracker:
+        return open_trackers(
+            self.config.tracking,
+            self.folder.path,
+            self.config.name,
+            self.config.seed,
+            to_dict(self.config),
+            found.meta["wandb_run_id"] if found else None,
+            self.console.notice,
+        )
 
     # ------------------------------------------------------------------------------- the walk
 
@@ -223,7 +260,8 @@ class _Run:
         self.console.progress(
             self.cursor.visit, learner.task_step, speed, records.get("rollout/return_mean"), records
         )
-        if learner.task_step // RECORD_EVERY == before // RECORD_EVERY:
+        crossed = learner.task_step // RECORD_EVERY > before // RECORD_EVERY
+        if not crossed and learner.task_step < self.config.sequence.steps:
             return
         where = {
             "global_step": learner.step,
@@ -265,23 +303,23 @@ class _Run:
         self.tracker.log(where | {f"eval/{name}/return": mean for name, mean in means.items()})
 
     def _finish(self) -> None:
+        if (
+            self._saved != self.learner.step
+        ):  # the disk was full; without this the end would be lost
+            self._save(must=True)
         summary = self._summary()
         write_json_atomic(self.folder.summary, summary)
-        share = summary["normalised"]["matrix"]
-        self.console.matrix(summary["tasks"], summary["matrix"], self._row_names(), share)
+        _show(summary, self.console)
 
     def _summary(self) -> dict[str, Any]:
+        self.cursor.seconds = time.monotonic() - self._began
         rows, _ = read_records(self.folder.evaluations)
         spent, key = self.cursor.seconds, config_hash(self.config)
         return summarise(rows, self.sequence, self.learner, normalise_task, spent, key)
 
     def _track_matrix(self, summary: dict[str, Any]) -> None:
-        table = [[n, *r] for n, r in zip(self._row_names(), summary["matrix"], strict=False)]
+        table = [[n, *r] for n, r in zip(_row_names(summary), summary["matrix"], strict=False)]
         self.tracker.table("score_matrix", ["", *summary["tasks"]], table)
-
-    def _row_names(self) -> list[str]:
-        names = [self.sequence.tasks[k].name for k in self.sequence.visits]
-        return ["before", *(f"after {i} {name}" for i, name in enumerate(names, 1))]
 
     # ---------------------------------------------------------------------------- checkpoints
 
@@ -298,7 +336,7 @@ class _Run:
             state = {
                 "learner": self.learner.state_dict(),
                 "cursor": asdict(self.cursor),
-                "random": random_state(),
+                "random": random_state(self.learner.settings.device),
             }
             meta = {
                 "config": to_dict(self.config),
@@ -308,8 +346,7 @@ class _Run:
                     "evaluations": self.evaluations.offset,
                 },
                 "wandb_run_id": self.tracker.run_id,
-                "threads": torch.get_num_threads(),
-                "device": str(self.learner.settings.device),
+                "made_with": self._made_with(),
             }
             keep = self.config.checkpoint.keep
             checkpoint.save(self.folder.checkpoints, self.learner.step, state, meta, keep)
@@ -317,27 +354,34 @@ class _Run:
             if must:
                 raise
             self.console.notice(f"{error}; training goes on")
+            return
         self._saved = self.learner.step
 
-    def _restore(self, found: checkpoint.Checkpoint | None) -> str | None:
-        """Stand where the checkpoint was taken; return the tracker's run id."""
+    def _made_with(self) -> dict[str, str]:
+        """Return all beside the state that must stay the same for a bitwise resume."""
+        packages = {name: version(name) for name in ("torch", "numpy", "ale-py")}
+        return packages | {
+            "threads": str(torch.get_num_threads()),
+            "device": str(self.learner.settings.device),
+            "configuration": config_hash(self.config)[:8],
+        }
+
+    def _restore(self, found: checkpoint.Checkpoint | None) -> None:
+        """Stand where the checkpoint was taken, and tell how exactly."""
         if found is None:
             self.metrics.truncate(0)
             self.evaluations.truncate(0)
-            return None
+            return
         why = self.learner.load_state_dict(found.state["learner"], self.sequence.tasks)
         self.cursor = Cursor(**found.state["cursor"])
-        set_random_state(found.state["random"])
+        set_random_state(found.state["random"], self.learner.settings.device)
         self.metrics.truncate(found.meta["offsets"]["metrics"])
         self.evaluations.truncate(found.meta["offsets"]["evaluations"])
-        device = str(self.learner.settings.device)
-        here = {"threads": torch.get_num_threads(), "device": device}
-        changed = [f"{k} {found.meta[k]} -> {v}" for k, v in here.items() if found.meta[k] != v]
-        if "cuda" in device:
-            changed.append("a GPU rounds differently from run to run")
-        level = "same learner" if changed or why else "bitwise"
-        reasons = "; ".join(filter(None, [*changed, why]))
-        level += f" ({reasons})" if reasons else ""
+        before, here = found.meta["made_with"], self._made_with()
+        reasons = [f"{k} {before.get(k)} -> {v}" for k, v in here.items() if before.get(k) != v]
+        if "cuda" in here["device"]:
+            reasons.append("a GPU rounds differently from run to run")
+        if why:
+            reasons.append(why)
+        level = f"same learner ({'; '.join(reasons)})" if reasons else "bitwise"
         self.console.resumed(level, found.step, found.path, found.skipped)
-        run_id: str | None = found.meta["wandb_run_id"]
-        return run_id

@@ -212,6 +212,9 @@ def test_entropy_and_samples_ignore_masked_actions():
         ({"learning_rate": -1.0}, "learning_rate"),
         ({"clip_range": 0.0}, "clip_range"),
         ({"n_envs": 3, "n_steps": 11, "batch_size": 16}, "batch_size"),
+        ({"batch_size": 1}, "batch_size"),
+        ({"learning_rate": math.inf}, "learning_rate"),
+        ({"ent_coef": -5.0}, "ent_coef"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings, named):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import dataclasses
 import importlib
+import inspect
+import itertools
+import textwrap
 from typing import Any
 
 import pytest
@@ -73,10 +77,21 @@ def test_fields_are_hyper_parameters_and_a_copy_is_a_fresh_method(agent, method)
     )
 
 
-@with_both
-def test_a_class_says_what_it_is_and_each_setting_what_it_does(agent, method):
-    assert (type(named(REGISTRY, method)).__doc__ or "").count(".") >= 1
-    assert REGISTRY[method][1]
+def test_a_class_says_what_it_is_and_each_setting_what_it_does():
+    for registry in (REGISTRY, agents.REGISTRY):
+        for name, (_, line) in registry.items():
+            cls = type(named(registry, name))
+            assert cls.__doc__
+            assert line
+            for base in (c for c in cls.__mro__ if dataclasses.is_dataclass(c)):
+                body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0].body
+                for statement, after in itertools.pairwise([*body, None]):
+                    if not isinstance(statement, ast.AnnAssign):
+                        continue
+                    if "ClassVar" in ast.unparse(statement.annotation):
+                        continue
+                    told = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+                    assert told, f"{base.__name__}.{statement.target.id} has no line of its own"
 
 
 @with_both
@@ -146,6 +161,7 @@ def test_frozen_leaves_every_output_of_the_first_task_bit_identical(agent):
     before = learner.net(x, route)
     learn(learner, 1)
     learn(learner, 0, updates=0)  # a revisit keeps the trunk frozen
+    assert not any(p.requires_grad for p in learner.net.body_parameters().values())
     learn(learner, 2)
     after = learner.net(x, route)
     assert torch.equal(before.logits, after.logits)

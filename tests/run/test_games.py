@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -112,7 +114,7 @@ def test_a_killed_run_of_games_goes_on_bit_for_bit(backend, preset, tmp_path, mo
             for key in [key for key in row if key.startswith("time/")]:
                 del row[key]
         assert rows[0] == rows[1]
-        assert rows[0] or name == "metrics.jsonl"
+        assert rows[0]
 
 
 def test_a_run_can_be_evaluated_again_without_being_changed(tmp_path):
@@ -131,6 +133,30 @@ def test_assembling_opens_no_emulator(tmp_path, monkeypatch):
     monkeypatch.setattr("clrl.envs.atari.AtariTask.open", None)
     config = short(tmp_path)
     assert assemble(config, sequence_of(config)).net is not None
+
+
+def test_sigterm_saves_and_exits_with_75(tmp_path):
+    short(tmp_path)
+    command = [sys.executable, "-m", "clrl", "train", str(tmp_path / "games.yaml")]
+    command += ["sequence.steps=100_000", "--runs", str(tmp_path / "runs")]
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    run = tmp_path / "runs/games/seed0"
+    limit = time.monotonic() + 120
+    while not list(run.glob("checkpoints/step_[1-9]*")):
+        assert time.monotonic() < limit
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 75
+    assert out == ""
+    assert err.splitlines()[-1].endswith(f"clrl resume {run}")
+    assert (run / "STATUS").read_text().strip() == "preempted"
 
 
 BAD = {

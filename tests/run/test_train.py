@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -19,12 +20,13 @@ import torch
 
 from clrl.agents.learner import Learner
 from clrl.envs.toy import toy_sequence
+from clrl.method import Method
 from clrl.run import checkpoint
 from clrl.run.config import load_config
 from clrl.run.records import read_records
-from clrl.run.stop import Stopped
+from clrl.run.stop import Stopped, StopSignals
 from clrl.run.train import resume, train
-from clrl.types import ClrlError
+from clrl.types import ClrlError, Task
 
 PPO = "{name: ppo, n_envs: 4, n_steps: 16, batch_size: 32, n_epochs: 2, learning_rate: 1.0e-3}"
 A2C = "{name: a2c, n_envs: 4, n_steps: 5}"
@@ -57,6 +59,7 @@ def result(run: Path) -> tuple[dict[str, Any], list[Any], list[Any]]:
     metrics, skipped = read_records(run / "metrics.jsonl")
     evaluations, skipped_too = read_records(run / "evaluations.jsonl")
     assert skipped == skipped_too == 0
+    assert len(metrics) >= 10
     rows = [{k: v for k, v in r.items() if not k.startswith("time/")} for r in metrics]
     return state, rows, evaluations
 
@@ -76,6 +79,13 @@ def assert_equal(ours: Any, theirs: Any, place: str = "") -> None:
         np.testing.assert_array_equal(ours, theirs, err_msg=place)
     else:
         assert ours == theirs, place
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _many_records() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("clrl.run.train.RECORD_EVERY", 50)
+        yield
 
 
 class Killed(BaseException):
@@ -144,12 +154,34 @@ def test_killed_and_resumed_equals_never_stopped(
     assert json.loads((run / "summary.json").read_text())["metrics"]["forgetting"] is not None
 
 
+def test_what_is_drawn_when_a_later_task_begins_is_drawn_alike_after_a_resume(
+    tmp_path, monkeypatch
+):
+    def grow(self: Method, task: Task) -> None:  # as a method that adds a column would
+        for p in self.net.parameters():
+            noise = float(np.random.random()) + random.random()  # noqa: NPY002
+            p.data.add_(noise * 1e-3 * torch.randn_like(p))
+
+    monkeypatch.setattr(Method, "begin_task", grow)
+    config = write_config(tmp_path)
+    whole = train(config, tmp_path / "whole", toy_sequence(2))
+    with monkeypatch.context() as patch:
+        die_at(patch, learner_class(PPO), "learn", 5)
+        with pytest.raises(Killed):
+            train(config, tmp_path / "killed", toy_sequence(2))
+    torch.rand(3), random.random(), np.random.random()  # noqa: NPY002
+    killed = resume(tmp_path / "killed/toy/seed0", sequence=toy_sequence(2))
+    assert_equal(result(killed), result(whole))
+
+
 SCRIPT = """
     import sys
     from pathlib import Path
     from clrl.envs.toy import toy_sequence
     from clrl.run.config import load_config
+    from clrl.run import train as room
     from clrl.run.train import resume, train
+    room.RECORD_EVERY = 50
     folder = Path(sys.argv[1])
     if (folder / "runs/toy/seed0/config.yaml").exists():
         resume(folder / "runs/toy/seed0", sequence=toy_sequence(2))
@@ -240,19 +272,84 @@ def test_the_same_seed_gives_the_same_records_and_another_does_not(never_stopped
     assert result(train(other, tmp_path / "b", toy_sequence(2)))[1] != again[1]
 
 
-def test_a_frozen_trunk_forgets_exactly_nothing(never_stopped):
-    _, _, evaluations = never_stopped(A2C, "{name: frozen}")
-    curve = [row for row in evaluations if row["task_evaluated"] == "toy-a" and row["visit"] > 0]
-    assert curve
-    # the same games, played with the weights of the first task's end and of the run's end
-    # differ in seeds only; weights are compared where methods are tested
+@pytest.mark.parametrize(("method", "forgets"), [("frozen", False), ("finetune", True)])
+def test_a_frozen_trunk_forgets_exactly_nothing(method, forgets, tmp_path):
+    quick = PPO.replace("1.0e-3", "1.0e-2")
+    config = write_config(
+        tmp_path, quick, f"{{name: {method}}}", evaluation="{every: 0, episodes: 16}"
+    )
+    run = train(config, tmp_path / "runs", toy_sequence(3))
+    summary = json.loads((run / "summary.json").read_text())
+    first, second, _ = zip(*summary["matrix"], strict=True)
+    assert first[0] != first[1]  # it was learned
+    assert (first[1:] != first[1:2] * 3) is forgets
+    assert (second[2] != second[3]) is forgets
+    assert (summary["metrics"]["forgetting"] == 0.0) is not forgets
+    assert (summary["metrics"]["backward_transfer"] == 0.0) is not forgets
 
 
-def test_a_run_that_is_done_is_not_run_again(tmp_path):
+def test_stopped_anywhere_and_resumed_equals_never_stopped(never_stopped, tmp_path, monkeypatch):
+    rng = np.random.default_rng()
+    for trial in range(8):
+        config = write_config(tmp_path, PPO, EWC)
+        with monkeypatch.context() as patch:
+            check, calls = StopSignals.check, iter(range(1_000_000))
+            when = int(rng.integers(0, 330))  # of some 340 checks: updates and steps of evaluations
+
+            def stopping(self: StopSignals, check=check, calls=calls, when=when) -> None:
+                if next(calls) == when:
+                    raise Stopped(75)
+                check(self)
+
+            patch.setattr(StopSignals, "check", stopping)
+            with pytest.raises(Stopped) as caught:
+                train(config, tmp_path / str(trial), toy_sequence(2))
+        assert caught.value.run == tmp_path / str(trial) / "toy/seed0"
+        run = resume(caught.value.run, sequence=toy_sequence(2))
+        assert_equal(result(run), never_stopped(PPO, EWC)), when
+
+
+def fill_the_disk(patch: pytest.MonkeyPatch, from_step: int) -> None:
+    original = checkpoint.save
+
+    def save(folder: Path, step: int, *rest: Any) -> Path:
+        if step >= from_step:
+            raise checkpoint.CheckpointError("no space left on the device")
+        return original(folder, step, *rest)
+
+    patch.setattr(checkpoint, "save", save)
+
+
+def test_a_full_disk_never_ends_as_done_without_the_last_weights(
+    never_stopped, tmp_path, monkeypatch, capfd
+):
+    with monkeypatch.context() as patch:
+        fill_the_disk(patch, from_step=200)
+        with pytest.raises(checkpoint.CheckpointError, match="no space left"):
+            train(write_config(tmp_path, PPO, EWC), tmp_path / "runs", toy_sequence(2))
+    run = tmp_path / "runs/toy/seed0"
+    assert "training goes on" in capfd.readouterr().err
+    assert (run / "STATUS").read_text().strip() == "failed"
+    resume(run, sequence=toy_sequence(2))
+    assert_equal(result(run), never_stopped(PPO, EWC))
+
+
+def test_a_stop_that_cannot_be_saved_is_a_failure(tmp_path, monkeypatch):
+    fill_the_disk(monkeypatch, from_step=200)
+    stop = lambda self: os.kill(os.getpid(), signal.SIGTERM)  # noqa: E731
+    monkeypatch.setattr(learner_class(PPO), "end_task", stop)
+    with pytest.raises(checkpoint.CheckpointError, match="no space left"):
+        train(write_config(tmp_path), tmp_path / "runs", toy_sequence(2))
+    assert (tmp_path / "runs/toy/seed0/STATUS").read_text().strip() == "failed"
+
+
+def test_a_run_that_is_done_is_not_run_again(tmp_path, capfd):
     config = write_config(tmp_path)
     run = train(config, tmp_path / "runs", toy_sequence(2))
     before = {p: p.stat().st_mtime_ns for p in run.rglob("*") if p.is_file()}
+    capfd.readouterr()
     assert resume(run, sequence=toy_sequence(2)) == run
+    assert "after 2 toy-b" in capfd.readouterr().err  # the matrix is shown again
     del before[run / ".lock"]
     assert all(p.stat().st_mtime_ns == was for p, was in before.items())
 
@@ -270,11 +367,38 @@ def test_protected_keys_are_refused_on_resume_and_others_are_not(interrupted):
     config = interrupted / "config.yaml"
     text = config.read_text()
     config.write_text(text.replace("seed: 0", "seed: 5"))
-    with pytest.raises(ClrlError, match=r"seed: 0 -> 5.*--allow-change") as caught:
+    with pytest.raises(ClrlError, match=r"says seed 5, but the folder is seed0") as caught:
+        resume(interrupted, sequence=toy_sequence(2))
+    assert caught.value.exit_code == 2
+    config.write_text(text.replace("sticky: 0.0", "sticky: 0.5"))
+    with pytest.raises(ClrlError, match=r"protocol.sticky: 0.0 -> 0.5.*--allow-change") as caught:
         resume(interrupted, sequence=toy_sequence(2))
     assert caught.value.exit_code == 2
     config.write_text(text.replace("every: 200", "every: 0"))
     assert resume(interrupted, sequence=toy_sequence(2)) == interrupted
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("hidden: [16]", "hidden: [17]"), ("name: finetune", "name: ewc")]
+)
+def test_a_checkpoint_of_another_net_or_method_is_refused_even_if_allowed(old, new, interrupted):
+    config = interrupted / "config.yaml"
+    assert old in config.read_text()
+    config.write_text(config.read_text().replace(old, new))
+    with pytest.raises(ClrlError, match="another shape") as caught:
+        resume(interrupted, allow_change=True, sequence=toy_sequence(2))
+    assert caught.value.exit_code == 2
+    assert len(str(caught.value).splitlines()) == 1
+    assert (interrupted / "STATUS").read_text().strip() == "failed"
+
+
+def test_another_learning_rate_is_not_called_bitwise(interrupted, capfd):
+    config = interrupted / "config.yaml"
+    config.write_text(config.read_text().replace("learning_rate: 0.001", "learning_rate: 0.01"))
+    resume(interrupted, sequence=toy_sequence(2))
+    assert "level: same learner (configuration" in capfd.readouterr().err
+    described = json.loads((interrupted / "environment.json").read_text())
+    assert len(described["resumed"]) == 1
 
 
 def test_another_number_of_environments_resumes_the_same_learner(interrupted, capfd):
