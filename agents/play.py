@@ -14,9 +14,9 @@ from clrl.types import Net, VectorEnv
 __all__ = ["play", "sample"]
 
 
-def sample(logits: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw (N,) long actions from (N, A) float logits on the CPU."""
-    return torch.multinomial(logits.softmax(-1), 1, generator=generator).squeeze(-1)
+def sample(log_pi: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw (N,) long actions from (N, A) float log-probabilities on the CPU."""
+    return torch.multinomial(log_pi.exp(), 1, generator=generator).squeeze(-1)
 
 
 @torch.no_grad()
@@ -54,8 +54,8 @@ def play(
     while len(playing):
         tick()
         x = torch.from_numpy(obs[playing]).to(device)
-        logits = net(x, route[playing].to(device)).logits.float().cpu()
-        chosen = logits.argmax(-1) if greedy else sample(logits, generator)
+        log_pi = net(x, route[playing].to(device)).logits.float().cpu().log_softmax(-1)
+        chosen = log_pi.argmax(-1) if greedy else sample(log_pi, generator)
         action[:] = 0  # those that have finished play no-ops, which every game has
         action[playing] = chosen.numpy()
         env.send(action)

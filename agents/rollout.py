@@ -110,8 +110,14 @@ class OnPolicy(Learner):
         )
         self._obs = env.reset(seed)
         self._recent: deque[float] = deque(maxlen=100)  # raw returns of the last full games
-        size = (self.n_steps, self.n_envs, *env.obs_shape)
-        self._x = torch.zeros(size, dtype=torch.uint8, device=self.settings.device)
+        self._x = self._pixels(env.obs_shape)
+
+    def _pixels(self, shape: tuple[int, ...]) -> Tensor:
+        """Return an empty (T, N, *shape) buffer; pictures channels-last, as convolutions want."""
+        layout = torch.channels_last if len(shape) == 3 else torch.contiguous_format
+        size, device = (self.n_steps * self.n_envs, *shape), self.settings.device
+        buffer = torch.empty(size, dtype=torch.uint8, device=device, memory_format=layout)
+        return buffer.view(self.n_steps, self.n_envs, *shape)
 
     def update(self) -> dict[str, float]:
         self.net.train()
@@ -178,12 +184,12 @@ class OnPolicy(Learner):
             self._x[t].copy_(torch.from_numpy(self._obs))
             with self.autocast():
                 output = self.net(self._x[t], on_device)
-            logits = output.logits.float().cpu()
-            action[t] = sample(logits, self.generator)
-            env.send(action[t].numpy())  # the emulators run while we keep books
-            logp[t] = logits.log_softmax(-1).gather(-1, action[t, :, None]).squeeze(-1)
+            log_pi = output.logits.float().cpu().log_softmax(-1)
+            action[t] = sample(log_pi, self.generator)
+            logp[t] = log_pi.gather(-1, action[t, :, None]).squeeze(-1)
             value[t] = _value(output.value)
-            result = env.recv()
+            env.send(action[t].numpy())  # the emulators have all cores: torch's threads would
+            result = env.recv()  # only wait for theirs in between
             self._obs = result.obs
             reward[t] = self._learned_reward(result.reward)
             if result.truncated.any():

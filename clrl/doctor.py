@@ -32,7 +32,7 @@ REQUIRED = {  # distribution: module
     "typer": "typer",
     "wandb": "wandb",
 }
-OPTIONAL = {"tensorboard": ("tensorboard", "pip install 'clrl[tensorboard]'")}
+OPTIONAL = {"tensorboard": ("tensorboard", "pip install tensorboard")}
 PYTHONS = ((3, 11), (3, 14))  # from, below
 GIB = 2**30
 LITTLE_DISK = 2 * GIB

@@ -65,7 +65,7 @@ def test_a_missing_requirement_is_told_with_its_remedy(
 def test_a_missing_option_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
     without(monkeypatch, "tensorboard")
     check = doctor._package("tensorboard", *doctor.OPTIONAL["tensorboard"])
-    assert (check.state, check.remedy) == ("note", "pip install 'clrl[tensorboard]'")
+    assert (check.state, check.remedy) == ("note", "pip install tensorboard")
     assert usable([check])
 
 

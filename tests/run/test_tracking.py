@@ -212,7 +212,7 @@ def test_disabled_touches_nothing(
     ("settings", "module", "remedy"),
     [
         (Settings(wandb="online"), "wandb", "pip install wandb"),
-        (Settings(tensorboard=True), "torch.utils.tensorboard", "pip install 'clrl[tensorboard]'"),
+        (Settings(tensorboard=True), "torch.utils.tensorboard", "pip install tensorboard"),
     ],
 )
 def test_an_absent_package_is_named_with_its_remedy_and_training_goes_on(

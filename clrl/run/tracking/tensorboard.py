@@ -28,7 +28,7 @@ class TensorBoardBackend:
             self._library = importlib.import_module("torch.utils.tensorboard")
         except ImportError as error:
             raise ClrlError(
-                f"not installed or broken ({error}): pip install 'clrl[tensorboard]'"
+                f"not installed or broken ({error}): pip install tensorboard"
             ) from error
         self._folder = folder
         self._writer: Any = None

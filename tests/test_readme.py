@@ -1,0 +1,88 @@
+"""What the README shows works as printed."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from clrl.agents.learner import RunSettings
+from clrl.agents.ppo import PPO
+from clrl.cli import app
+from clrl.envs.toy import toy_sequence
+from clrl.run.assemble import sequence_of
+from clrl.run.config import load_config
+from clrl.types import Linear, NetSpec
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_sequence_of_ones_own_loads(tmp_path):
+    (text,) = blocks("yaml")
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    sequence = sequence_of(load_config(path))
+    assert [task.name for task in sequence.tasks] == ["Freeway", "Freeway-vflip", "Breakout"]
+    assert sequence.visits == (0, 1, 2, 0)
+
+
+def test_the_method_in_20_lines_learns_pulls_and_resumes(monkeypatch):
+    (text,) = blocks("python")
+    module = ModuleType("readme_l2")
+    monkeypatch.setitem(sys.modules, "readme_l2", module)
+    exec(compile(text, "README.md", "exec"), module.__dict__)  # noqa: S102  our own text
+    assert sum(bool(line) for line in text.splitlines()[11:]) <= 25
+
+    tasks = toy_sequence(2).tasks
+    learners = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        learner = PPO(n_envs=4, n_steps=16, batch_size=32)
+        spec = NetSpec((2, 12, 12), (Linear(16),), tasks)
+        learner.setup(module.L2(strength=0.1), spec, RunSettings(0, 64, 2, torch.device("cpu")))
+        learners.append(learner)
+    first, second = learners
+    for task in tasks:
+        first.begin_task(task)
+        first.update()
+        first.end_task()
+    assert float(first.method.loss(None, None)) == 0.0  # at the anchor itself
+    first.begin_task(tasks[0])
+    second.load_state_dict(first.state_dict(), tasks)
+    assert first.update() == second.update()
+    assert float(first.method.loss(None, None).detach()) > 0.0
+
+
+def test_commands_and_options_exist():
+    import typer
+
+    group = typer.main.get_command(app)
+    lines = [line.split("#")[0] for block in blocks("console") for line in block.splitlines()]
+    commands = [shlex.split(line) for line in lines if line.startswith("clrl")]
+    assert len(commands) >= 6
+    for _, name, *arguments in commands:
+        options = {option for p in group.commands[name].params for option in p.opts}
+        assert {a for a in arguments if a.startswith("--")} <= options
+
+
+def test_links_and_files_named_exist():
+    assert "RESULTS" not in README
+    for target in re.findall(r"\]\((?!http)([^)]+)\)", README):
+        assert (ROOT / target).exists(), target
+    for place in re.findall(r"`((?:clrl|agents|envs|configs|tests)/[\w/.-]*)`", README):
+        assert (ROOT / place).exists() or place == "clrl/methods/l2.py", place
+
+
+@pytest.mark.parametrize("target", ["demo", "test", "lint", "types"])
+def test_make_targets_exist(target):
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
