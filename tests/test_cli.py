@@ -295,3 +295,14 @@ def test_doctor_shows_checks_and_remedies_and_exits_3_when_unusable(
     code, out, _ = run("doctor")
     assert code == 3
     assert "MISSING" in out and "[none]" in out and "pip install ale-py" in out
+
+
+@pytest.mark.parametrize(("given", "kept"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_waiting_threads_sleep_unless_told_otherwise(
+    given: str | None, kept: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", given or "")  # so that what main sets is undone
+    if given is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+    run("--version")
+    assert os.environ["OMP_WAIT_POLICY"] == kept
