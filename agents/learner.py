@@ -68,7 +68,9 @@ class Learner:
     """Gradients are scaled down to this global 2-norm."""
 
     def __post_init__(self) -> None:
-        self._require_positive("learning_rate", "max_grad_norm")
+        self._require_positive("learning_rate")
+        if not self.max_grad_norm > 0:  # infinite: gradients are left as they are
+            raise ValueError(f"max_grad_norm is {self.max_grad_norm}: expected a number above 0")
 
     def setup(self, method: Method, spec: NetSpec, settings: RunSettings) -> None:
         """Have the method build the net, and begin counting.

@@ -200,7 +200,8 @@ def test_an_override_that_cannot_be_applied_is_refused(base: Path, override: str
 
 def test_a_range_check_of_an_agent_is_told_with_its_key(base: Path) -> None:
     message = refused(base, "agent.batch_size=7")  # 8 x 64 = 73 x 7 + 1
-    assert message.startswith("command line: agent.batch_size 7 leaves a minibatch of one")
+    assert message.startswith("command line: agent.batch_size is 7: of 8 x 64 samples")
+    assert "minibatch of one" in message
 
 
 # -------------------------------------------------------------------------------- bad files

@@ -288,25 +288,35 @@ def test_a_frozen_trunk_forgets_exactly_nothing(method, forgets, tmp_path):
     assert (summary["metrics"]["backward_transfer"] == 0.0) is not forgets
 
 
+def stop_at(patch: pytest.MonkeyPatch, call: int | None) -> list[int]:
+    """Make one of the run's checks for a stop find one; return the list that counts them."""
+    check, calls = StopSignals.check, [0]
+
+    def counted(self: StopSignals) -> None:
+        calls[0] += 1
+        if calls[0] == call:
+            raise Stopped(75)
+        check(self)
+
+    patch.setattr(StopSignals, "check", counted)
+    return calls
+
+
 def test_stopped_anywhere_and_resumed_equals_never_stopped(never_stopped, tmp_path, monkeypatch):
+    config = write_config(tmp_path, PPO, EWC)
+    with monkeypatch.context() as patch:
+        calls = stop_at(patch, None)
+        train(config, tmp_path / "counted", toy_sequence(2))
     rng = np.random.default_rng()
-    for trial in range(8):
-        config = write_config(tmp_path, PPO, EWC)
+    for call in rng.integers(1, calls[0] + 1, 8):  # in updates, and at steps of evaluations
+        runs = tmp_path / f"stopped_at_{call}"
         with monkeypatch.context() as patch:
-            check, calls = StopSignals.check, iter(range(1_000_000))
-            when = int(rng.integers(0, 330))  # of some 340 checks: updates and steps of evaluations
-
-            def stopping(self: StopSignals, check=check, calls=calls, when=when) -> None:
-                if next(calls) == when:
-                    raise Stopped(75)
-                check(self)
-
-            patch.setattr(StopSignals, "check", stopping)
+            stop_at(patch, call)
             with pytest.raises(Stopped) as caught:
-                train(config, tmp_path / str(trial), toy_sequence(2))
-        assert caught.value.run == tmp_path / str(trial) / "toy/seed0"
+                train(config, runs, toy_sequence(2))
+        assert caught.value.run == runs / "toy/seed0"
         run = resume(caught.value.run, sequence=toy_sequence(2))
-        assert_equal(result(run), never_stopped(PPO, EWC)), when
+        assert_equal(result(run), never_stopped(PPO, EWC)), call
 
 
 def fill_the_disk(patch: pytest.MonkeyPatch, from_step: int) -> None:
