@@ -162,7 +162,11 @@ def test_what_is_drawn_when_a_later_task_begins_is_drawn_alike_after_a_resume(
             noise = float(np.random.random()) + random.random()  # noqa: NPY002
             p.data.add_(noise * 1e-3 * torch.randn_like(p))
 
+    def explore(self: Method, batch: object, progress: float) -> None:  # draws between tasks' ends
+        torch.rand(3), random.random(), np.random.random()  # noqa: NPY002
+
     monkeypatch.setattr(Method, "begin_task", grow)
+    monkeypatch.setattr(Method, "observe", explore)
     config = write_config(tmp_path)
     whole = train(config, tmp_path / "whole", toy_sequence(2))
     with monkeypatch.context() as patch:
@@ -316,7 +320,7 @@ def test_stopped_anywhere_and_resumed_equals_never_stopped(never_stopped, tmp_pa
                 train(config, runs, toy_sequence(2))
         assert caught.value.run == runs / "toy/seed0"
         run = resume(caught.value.run, sequence=toy_sequence(2))
-        assert_equal(result(run), never_stopped(PPO, EWC)), call
+        assert_equal(result(run), never_stopped(PPO, EWC))
 
 
 def fill_the_disk(patch: pytest.MonkeyPatch, from_step: int) -> None:
