@@ -44,7 +44,8 @@ class PPO(OnPolicy):
             )
 
     def make_optimizer(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
-        return Adam(parameters, lr=self.learning_rate, eps=1e-5)
+        # fused: one pass over the weights instead of eight, the same to the last bit but one
+        return Adam(parameters, lr=self.learning_rate, eps=1e-5, fused=True)
 
     def permutation(self, n: int) -> Tensor:
         """Return (n,) a random order of the rollout's samples for one epoch."""

@@ -91,6 +91,7 @@ class OnPolicy(Learner):
     def setup(self, method: Method, spec: NetSpec, settings: RunSettings) -> None:
         super().setup(method, spec, settings)
         self._env: VectorEnv | None = None
+        self._evaluation_envs: dict[tuple[int, int], VectorEnv] = {}  # by task and episodes
 
     def loss(self, batch: RolloutBatch) -> Tensor:
         """Score a flat batch: the scalar that `gradient_step` descends."""
@@ -103,7 +104,7 @@ class OnPolicy(Learner):
     # ------------------------------------------------------------------------- life of a task
 
     def open_task(self, task: Task) -> None:
-        self.close()
+        self._close_training()
         seed = self.seed_for(1, len(self.begun))
         self._env = env = cast(GameTask, task).open(
             self.n_envs, seed, training=True, threads=self.settings.threads
@@ -130,7 +131,7 @@ class OnPolicy(Learner):
         records |= self.learn(batch.flat())
         if self._recent:
             records["rollout/return_mean"] = float(np.mean(self._recent))
-        return records | {f"method/{k}": v for k, v in self.method.records().items()}
+        return records
 
     def end_task(self) -> None:
         self.net.eval()
@@ -147,31 +148,46 @@ class OnPolicy(Learner):
     ) -> list[EvaluationRow]:
         was_training = self.net.training
         self.net.eval()
-        env = cast(GameTask, task).open(
-            episodes, seed, training=False, threads=self.settings.threads
-        )
         try:
             route = self.method.route(task, episodes, training=False)
             greedy = self.settings.greedy_evaluation
+            env = self._evaluation_env(task, episodes)
             with self.autocast():
                 return play(self.net, env, route, seed, greedy, self.settings.device, tick)
         finally:
-            env.close()
             self.net.train(was_training)
 
+    def _evaluation_env(self, task: Task, episodes: int) -> VectorEnv:
+        """Return environments that stay open from one evaluation to the next."""
+        key = (task.id, episodes)
+        if key not in self._evaluation_envs:
+            self._evaluation_envs[key] = cast(GameTask, task).open(
+                episodes, 0, training=False, threads=self.settings.threads
+            )
+        return self._evaluation_envs[key]
+
     def close(self) -> None:
+        self._close_training()
+        for env in self._evaluation_envs.values():
+            env.close()
+        self._evaluation_envs.clear()
+
+    def _close_training(self) -> None:
         if self._env is not None:
             self._env.close()
             self._env = None
 
     # -------------------------------------------------------------------------------- rollout
 
-    @torch.no_grad()
     def collect(self, route: Tensor) -> RolloutBatch:
         """Play `n_steps` in every environment with routes (N,); return a (T, N, ...) batch.
 
         The pixels are a buffer that the next rollout overwrites: copy what must outlive it.
         """
+        with torch.no_grad(), self.autocast():  # one context: weights are cast once a rollout
+            return self._collect(route)
+
+    def _collect(self, route: Tensor) -> RolloutBatch:
         env = self._env
         assert env is not None, "collect() outside a task: call begin_task first"
         size, device = (self.n_steps, self.n_envs), self.settings.device
@@ -182,8 +198,7 @@ class OnPolicy(Learner):
         on_device = route.to(device)
         for t in range(self.n_steps):
             self._x[t].copy_(torch.from_numpy(self._obs))
-            with self.autocast():
-                output = self.net(self._x[t], on_device)
+            output = self.net(self._x[t], on_device)
             log_pi = output.logits.float().cpu().log_softmax(-1)
             action[t] = sample(log_pi, self.generator)
             logp[t] = log_pi.gather(-1, action[t, :, None]).squeeze(-1)
@@ -198,8 +213,7 @@ class OnPolicy(Learner):
             for episode in result.episodes:
                 score[t, episode.env] = episode.return_
                 self._recent.append(episode.return_)
-        with self.autocast():
-            last = self.net(torch.from_numpy(self._obs).to(device), on_device).value
+        last = self.net(torch.from_numpy(self._obs).to(device), on_device).value
         advantage = gae(reward, value, done, _value(last), self.gamma, self.gae_lambda)
         return RolloutBatch(
             x=self._x,
@@ -223,8 +237,7 @@ class OnPolicy(Learner):
         if result.final_obs is not None and cut.any():
             rows = torch.from_numpy(cut.nonzero()[0])
             final = torch.from_numpy(result.final_obs[cut]).to(self.settings.device)
-            with self.autocast():
-                output = self.net(final, route[rows.to(route.device)])
+            output = self.net(final, route[rows.to(route.device)])
             beyond[rows] = self.gamma * _value(output.value)
         return beyond
 

@@ -153,6 +153,30 @@ def doctor(
     console.print("ready: clrl train configs/smoke.yaml")
 
 
+@app.command(rich_help_panel=LOOK)
+def bench(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="NAME", help="Figures, or the word that several begin with."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a line.")] = False,
+    pairs: Annotated[
+        int, typer.Option(min=1, metavar="N", help="How often each side is measured.")
+    ] = 5,
+    device: Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu or cuda.")] = "auto",
+    show: Annotated[bool, typer.Option("--list", help="List the figures and stop.")] = False,
+) -> None:
+    """Measure speed, memory and start-up on this machine, each beside its goal; all by default."""
+    if show:
+        from clrl.bench import FIGURES
+
+        _print_names([(f.name, f"{f.description}; goal: {f.goal_text}") for f in FIGURES])
+        return
+    from clrl.bench.table import bench as measure
+
+    measure(names or [], pairs, device, as_json=as_json)
+
+
 def _literal(text: str) -> Any:
     from rich.text import Text  # not parsed as markup: paths may hold brackets
 
@@ -196,9 +220,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     0 done, 2 bad configuration or usage, 3 missing data or ROM, 75 preempted, 130 interrupted,
     1 anything else. Errors are lines on stderr; a traceback comes only with `--debug`.
     """
-    # Before torch is imported: threads that spin while they wait take the cores from the emulators
-    # and from other runs (measured on two shared cores: 7 times slower).
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Before torch is imported: threads that spin long while they wait take the cores from the
+    # emulators and from other runs (measured on two shared cores: 7 times slower). Some
+    # microseconds (what libgomp makes of 500) bridge the gap to a net's next layer.
+    if os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE") == "PASSIVE":
+        os.environ.setdefault("GOMP_SPINCOUNT", "500")
     given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     debug = "--debug" in given
     logging.basicConfig(level=logging.WARNING, format="clrl: %(message)s", stream=sys.stderr)

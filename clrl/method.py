@@ -106,7 +106,11 @@ class Method:
         """Restore what `state_dict` returned, after `build` and the `begin_task` calls so far."""
 
     def records(self) -> dict[str, float]:
-        """Return figures worth recording (`method/...`), since the last call; none by default."""
+        """Return figures worth recording (`method/...`) as things stand; none by default.
+
+        Called when a row of `metrics.jsonl` is written, every thousand steps or so: what is only
+        recorded is best computed here.
+        """
         return {}
 
     def trainable(self) -> Iterable[nn.Parameter]:

@@ -42,6 +42,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "clrl.run.train": ("clrl",),  # with the one that walks a run through them
     "clrl.run.evaluate": ("clrl",),  # and the one that scores them
     "clrl.study": ("clrl.types", "clrl.run"),  # starts runs, reads their folders
+    "clrl.bench": ("clrl",),  # measures all of them
     "clrl.cli": ("clrl",),  # on top,
     "clrl.__main__": ("clrl.cli",),
     "clrl.listing": ("clrl",),  # with its `list`
@@ -53,6 +54,7 @@ COMPOSERS = (
     "clrl.run.assemble",
     "clrl.run.train",
     "clrl.run.evaluate",
+    "clrl.bench",
     "clrl.cli",
     "clrl.listing",
 )

@@ -23,7 +23,9 @@ class EWC(Method):
 
     `L(theta) + strength / 2 * sum_k sum_i F_k,i (theta_i - theta*_k,i)^2`, one term k for every
     finished visit, folded into one quadratic (`Quadratic`). F_k is the diagonal Fisher information
-    of the policy at the end of visit k, over states that the final policy visits.
+    of the policy at the end of visit k, over states that the final policy visits. The penalty's
+    gradient, strength * W * (theta - A) of the folded quadratic, is added to the loss's in closed
+    form; its value is computed only for the records, of the weights as they are then.
 
     Differs from the paper:
     - the Fisher is exact over all actions, not of sampled ones: less variance, no more cost;
@@ -32,8 +34,8 @@ class EWC(Method):
       as in Schwarz et al. 2018, section 4);
     - protected are the parameters that tasks share: the trunk, and the policy head if it is one
       for all. The value head's part of the Fisher is zero: it does not change the policy;
-    - the penalty is part of the loss, as published, so its gradient is clipped together with the
-      learner's (`max_grad_norm`): a strong one takes the budget from learning;
+    - its gradient is clipped together with the learner's (`max_grad_norm`), as a part of the loss
+      would be: a strong one takes the budget from learning;
     - every visit counts: a game visited twice is protected twice as strongly;
     - there is no waiting period (20M frames in the paper) before a game is protected.
     """
@@ -57,7 +59,6 @@ class EWC(Method):
 
     def build(self, spec: NetSpec) -> Net:
         self.penalty = Quadratic()
-        self._last: Tensor | float = 0.0
         return super().build(spec)
 
     def end_task(self, task: Task, data: Iterator[Batch]) -> None:
@@ -91,20 +92,20 @@ class EWC(Method):
         x, route = (torch.cat(parts) for parts in zip(*drawn, strict=True))
         return x[: self.n_states], route[: self.n_states]
 
-    def loss(self, batch: Batch, loss_fn: LossFn) -> Tensor | float:
-        if not self.penalty.weight or self.strength == 0:
-            return 0.0
-        value = 0.5 * self.strength * self.penalty.value(dict(self.net.shared_parameters()))
-        self._last = value.detach() if isinstance(value, Tensor) else 0.0
-        return value
+    def edit_gradients(self, loss_fn: LossFn) -> None:
+        if self.strength > 0:
+            self.penalty.add_gradient(self.net.shared_parameters(), 0.5 * self.strength)
 
+    @torch.no_grad()
     def records(self) -> dict[str, float]:
-        return {"penalty": float(self._last)} if self.penalty.weight else {}
+        if not self.penalty.weight or self.strength == 0:
+            return {}
+        value = self.penalty.value(self.net.shared_parameters())
+        return {"penalty": 0.5 * self.strength * float(value)}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"penalty": self.penalty.state_dict(), "last": float(self._last)}
+        return {"penalty": self.penalty.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         device = next(self.net.parameters()).device
         self.penalty.load_state_dict(state["penalty"], device)
-        self._last = state["last"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,22 +14,30 @@ from clrl.types import Net
 
 __all__ = ["exact_fisher"]
 
-Tape = dict[str, tuple[nn.Module, Tensor, Tensor]]  # layer name: (layer, its input, its output)
+
+class Record(NamedTuple):
+    """One layer's part in a forward pass: `output` is a leaf, so that the graph ends there."""
+
+    layer: nn.Conv2d | nn.Linear
+    x: Tensor
+    output: Tensor
 
 
-def exact_fisher(net: Net, x: Tensor, route: Tensor, chunk: int = 64) -> dict[str, Tensor]:
+def exact_fisher(net: Net, x: Tensor, route: Tensor, chunk: int = 8) -> dict[str, Tensor]:
     """Return `F = E_x sum_y p(y|x) (d log p(y|x) / d theta)^2` (Kirkpatrick et al. 2017).
 
     Every sample's gradient is squared by itself, for every output weighted by its probability: no
-    sampling, and no squares of summed gradients, in which samples cancel. No per-sample gradient
-    of a linear layer is ever stored: it is an outer product, so the sum of its squares over
-    samples is a product of two matrices of squares. Convolutions need the gradients of one chunk.
+    sampling, and no squares of summed gradients, in which samples cancel. The gradients of all A
+    outputs go back through a layer as one batch of A * B, scaled by the root of the probability,
+    so that squares add up weighted. No per-sample gradient of a linear layer is ever stored: it is
+    an outer product, so the sum of its squares over samples is a product of two matrices of
+    squares. Convolutions need the gradients of one chunk: one matrix product a sample.
 
     Args:
-        net: of linear and convolutional layers, each used once in a forward pass.
+        net: of linear and convolutional layers (no padding), each used once in a forward pass.
         x: (B, *input_shape) states or images.
         route: (B,) long.
-        chunk: samples held at a time.
+        chunk: samples held at a time; small ones stay in the cache.
 
     Returns:
         By parameter name, tensors shaped as the parameters; zeros where the logits do not depend
@@ -36,19 +45,13 @@ def exact_fisher(net: Net, x: Tensor, route: Tensor, chunk: int = 64) -> dict[st
     """
     fisher = {name: torch.zeros_like(p) for name, p in net.named_parameters()}
     for rows in _chunks(route, chunk):
-        with _grad_mode(net), _recording(net) as tape:
+        with torch.enable_grad(), _cut_at_layers(net) as tape:
             log_p = net(x[rows], route[rows]).logits.log_softmax(-1)
-        outputs = [output for _, _, output in tape.values()]
-        for y in range(log_p.shape[1]):
-            p = log_p[:, y].detach().exp()
-            if not bool(p.any()):
-                continue  # an action that no task of this chunk has
-            gradients = torch.autograd.grad(
-                log_p[:, y].sum(), outputs, retain_graph=True, allow_unused=True
-            )
-            for (name, (layer, inputs, _)), g in zip(tape.items(), gradients, strict=True):
-                if g is not None:
-                    _add_squares(fisher, name, layer, inputs, g, p)
+        p = log_p.detach().exp()
+        possible = p.any(0)  # not the actions that no task of this chunk has
+        roots = torch.diag_embed(p.sqrt()).transpose(0, 1)[possible]  # (A, B, width)
+        for name, g in _backward(tape, log_p, roots):
+            _add_squares(fisher, name, tape[name], g)
     return {name: f / len(x) for name, f in fisher.items()}
 
 
@@ -58,36 +61,80 @@ def _chunks(route: Tensor, size: int) -> Iterator[Tensor]:
         yield from (route == k).nonzero().squeeze(-1).split(size)
 
 
-def _add_squares(
-    fisher: Mapping[str, Tensor], name: str, layer: nn.Module, x: Tensor, g: Tensor, p: Tensor
-) -> None:
-    """Add `sum_b p_b * grad_b^2` of one layer's weight and bias.
+def _backward(tape: Mapping[str, Record], y: Tensor, g: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """Yield the gradient at each layer's output, (A, B, *shape), from the last layer to the first.
 
-    x: the layer's inputs, (B, in) or (B, C, H, W). g: d log p(y|x) / d output. p: (B,).
+    y: (B, width), made of the tape. g: (A, B, width), A gradients at y.
+    """
+    outputs = [record.output for record in tape.values()]
+    at_output: dict[str, Tensor] = {}
+
+    def through_the_rest(y: Tensor, g: Tensor) -> None:
+        """Go back through what lies between layers: activations and reshapes."""
+        gradients = torch.autograd.grad(
+            y, outputs, g, retain_graph=True, allow_unused=True, is_grads_batched=True
+        )
+        for name, gradient in zip(tape, gradients, strict=True):
+            if gradient is not None:
+                before = at_output.get(name)
+                at_output[name] = gradient if before is None else before + gradient
+
+    through_the_rest(y, g)
+    for name, (layer, x, _) in reversed(list(tape.items())):
+        if name in at_output:
+            g = at_output.pop(name)
+            yield name, g
+            if x.requires_grad:
+                through_the_rest(x, _through_layer(layer, x, g))
+
+
+def _through_layer(layer: nn.Conv2d | nn.Linear, x: Tensor, g: Tensor) -> Tensor:
+    """Map gradients at a layer's output, (A, B, *shape), to those at its input x."""
+    weight = layer.weight.detach()
+    if isinstance(layer, nn.Linear):
+        return g @ weight
+    # channels-last: CPU convolutions are then twice as fast
+    merged = g.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+    size = zip(x.shape[2:], g.shape[3:], layer.kernel_size, layer.stride, strict=True)
+    beyond = [whole - (n - 1) * stride - k for whole, n, k, stride in size]  # what no kernel met
+    back = F.conv_transpose2d(merged, weight, stride=layer.stride, output_padding=beyond)
+    return back.view(*g.shape[:2], *back.shape[1:])
+
+
+def _add_squares(fisher: Mapping[str, Tensor], name: str, record: Record, g: Tensor) -> None:
+    """Add the squared gradients of one layer's weight and bias, summed over all rows of g.
+
+    g: (A, B, *shape), gradients at the layer's output.
     """
     weight, bias = fisher[f"{name}.weight"], fisher.get(f"{name}.bias")
+    layer, x = record.layer, record.x.detach()
     if isinstance(layer, nn.Conv2d):
         patches = F.unfold(x, layer.kernel_size, stride=layer.stride)  # (B, C*kh*kw, positions)
-        flat = g.flatten(2)  # (B, out, positions)
-        per_sample = torch.bmm(flat, patches.transpose(1, 2))  # (B, out, C*kh*kw)
-        weight += torch.einsum("b,bok->ok", p, per_sample.square()).view_as(weight)
-        g = flat.sum(2)
-    else:
-        weight += (g.square() * p[:, None]).T @ x.square()
+        rows = g.flatten(3).transpose(0, 1).flatten(1, 2)  # (B, A*out, positions)
+        per_sample = torch.bmm(rows, patches.mT)  # (B, A*out, C*kh*kw)
+        weight += per_sample.square_().view(-1, *weight.shape).sum(0)
+        g = rows.sum(2).view(-1, len(weight))
+        if bias is not None:
+            bias += g.square().sum(0)
+        return
+    squares = g.square().sum(0)  # (B, out)
+    weight += squares.T @ x.square()
     if bias is not None:
-        bias += p @ g.square()
+        bias += squares.sum(0)
 
 
 @contextmanager
-def _recording(net: nn.Module) -> Iterator[Tape]:
-    """Record each linear and convolutional layer's input and output during a forward pass."""
-    tape: Tape = {}
+def _cut_at_layers(net: nn.Module) -> Iterator[dict[str, Record]]:
+    """Record each linear and convolutional layer of a forward pass, by name, in its order."""
+    tape: dict[str, Record] = {}
 
-    def record(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-        def hook(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def record(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
+        def hook(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
             if name in tape:
                 raise ValueError(f"layer {name} is used twice in one pass: no exact Fisher for it")
-            tape[name] = (layer, inputs[0].detach(), output)
+            assert isinstance(layer, nn.Conv2d | nn.Linear)
+            tape[name] = Record(layer, inputs[0], output.detach().requires_grad_())
+            return tape[name].output
 
         return hook
 
@@ -101,17 +148,3 @@ def _recording(net: nn.Module) -> Iterator[Tape]:
     finally:
         for hook in hooks:
             hook.remove()
-
-
-@contextmanager
-def _grad_mode(net: nn.Module) -> Iterator[None]:
-    """Let every layer's output carry a gradient, also where its parameters are frozen."""
-    required = {p: p.requires_grad for p in net.parameters()}
-    with torch.enable_grad():
-        for p in required:
-            p.requires_grad_(True)
-        try:
-            yield
-        finally:
-            for p, was in required.items():
-                p.requires_grad_(was)

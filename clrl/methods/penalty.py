@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 __all__ = ["Quadratic"]
 
@@ -39,12 +41,31 @@ class Quadratic:
             self.anchor[name] += share * moved
             self.weight[name] = total
 
-    def value(self, theta: dict[str, Tensor]) -> Tensor | float:
+    def value(self, theta: Mapping[str, Tensor]) -> Tensor | float:
         """Return the sum, differentiable in `theta`; 0.0 before anything was added."""
         if not self.weight:
             return 0.0
-        terms = [(w * (theta[n] - self.anchor[n]).square()).sum() for n, w in self.weight.items()]
+        terms = [
+            # fewer passes over memory than `w * (theta - anchor).square()`
+            F.mse_loss(theta[name], self.anchor[name], reduction="none").mul_(w).sum()
+            for name, w in self.weight.items()
+        ]
         return torch.stack(terms).sum() + self.constant
+
+    @torch.no_grad()
+    def add_gradient(self, theta: Mapping[str, Tensor], scale: float) -> None:
+        """Add the gradient of `scale * value(theta)` to every `.grad` of `theta`.
+
+        The same as a backward pass through `value`, at a fraction of its time. What needs no
+        gradient gets none.
+        """
+        for name, w in self.weight.items():
+            p = theta[name]
+            if not p.requires_grad:
+                continue
+            if p.grad is None:  # the learner's loss did not depend on it; the penalty does
+                p.grad = torch.zeros_like(p)
+            p.grad.addcmul_(w, p - self.anchor[name], value=2 * scale)
 
     def state_dict(self) -> dict[str, Any]:
         return {"weight": self.weight, "anchor": self.anchor, "constant": self.constant}

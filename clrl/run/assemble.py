@@ -12,6 +12,7 @@ from clrl.agents.learner import Learner, RunSettings
 from clrl.envs.sequences import SEQUENCES, build_sequence, shuffled
 from clrl.nets.bodies import body
 from clrl.run.config import Config
+from clrl.run.memory import keep_freed_memory
 from clrl.types import ClrlError, NetSpec, TaskSequence
 
 __all__ = ["assemble", "sequence_of"]
@@ -34,6 +35,7 @@ def assemble(config: Config, sequence: TaskSequence) -> Learner:
         raise ClrlError("device is 'cuda' but torch finds no GPU: use device=cpu or auto", 2)
     use_cuda = config.device != "cpu" and torch.cuda.is_available()
     torch.set_num_threads(config.threads or torch.get_num_threads())
+    keep_freed_memory()
     random.seed(config.seed)
     np.random.seed(config.seed % 2**32)  # noqa: NPY002  libraries may draw from it
     torch.manual_seed(config.seed)

@@ -263,6 +263,7 @@ class _Run:
         crossed = learner.task_step // RECORD_EVERY > before // RECORD_EVERY
         if not crossed and learner.task_step < self.config.sequence.steps:
             return
+        records |= {f"method/{k}": v for k, v in learner.method.records().items()}
         where = {
             "global_step": learner.step,
             "frames": learner.frames,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 
 from clrl.methods.ewc import EWC
 from clrl.methods.penalty import Quadratic
+from clrl.step import gradient_step
 from clrl.types import Batch, ClrlError, Linear, NetSpec, Task
 
 TASKS = (Task(0, "a", 3), Task(1, "b", 2))
@@ -59,18 +60,65 @@ def test_the_state_does_not_grow_with_the_number_of_tasks():
     assert sizes == {2 * protected}
 
 
-def test_the_loss_is_half_the_strength_times_the_weighted_square_distance():
-    method = built(strength=7.0, normalise=False)
-    assert method.loss(next(batches(TASKS[0])), lambda batch: batch.x.sum()) == 0.0
+def protecting(**settings: object) -> EWC:
+    """Return a method that protects a task and whose weights have moved since."""
+    method = built(**settings)
     method.end_task(TASKS[0], batches(TASKS[0]))
-    fisher = {k: v.clone() for k, v in method.penalty.weight.items()}
     with torch.no_grad():
         for p in method.net.parameters():
             p += 0.1
-    expected = 0.5 * 7.0 * sum(float(f.sum()) for f in fisher.values()) * 0.01
-    value = method.loss(next(batches(TASKS[1])), lambda batch: batch.x.sum())
-    assert value.item() == pytest.approx(expected, rel=1e-4)
+    return method
+
+
+def written(method: EWC) -> torch.Tensor:
+    """Return the penalty as the paper writes it."""
+    fisher, anchor = method.penalty.weight, method.penalty.anchor
+    theta = method.net.shared_parameters()
+    terms = [(f * (theta[n] - anchor[n]) ** 2).sum() for n, f in fisher.items()]
+    return method.strength / 2 * torch.stack(terms).sum()
+
+
+def test_the_penalty_is_half_the_strength_times_the_weighted_square_distance():
+    assert built(strength=7.0).records() == {}
+    method = protecting(strength=7.0, normalise=False)
+    expected = 0.5 * 7.0 * sum(float(f.sum()) for f in method.penalty.weight.values()) * 0.01
     assert method.records() == {"penalty": pytest.approx(expected, rel=1e-4)}
+
+
+def test_the_gradient_added_is_what_autograd_gives_for_the_written_penalty():
+    method = protecting(strength=7.0)
+    theta = method.net.shared_parameters()
+    names = list(theta)
+    expected = dict(zip(names, torch.autograd.grad(written(method), theta.values()), strict=True))
+    theta[names[0]].grad = torch.ones_like(theta[names[0]])  # names[1] has none: it gets its own
+    method.edit_gradients(lambda batch: batch.x.sum())
+    assert expected[names[1]].any()
+    torch.testing.assert_close(theta[names[0]].grad, 1 + expected[names[0]])
+    torch.testing.assert_close(theta[names[1]].grad, expected[names[1]])
+    assert all(p.grad is None for n, p in method.net.named_parameters() if n not in theta)
+
+
+def test_a_frozen_parameter_gets_no_gradient():
+    method = protecting()
+    frozen = method.net.get_parameter("trunk.0.weight").requires_grad_(False)
+    method.edit_gradients(lambda batch: batch.x.sum())
+    assert frozen.grad is None
+
+
+@pytest.mark.parametrize("max_norm", [0.5, float("inf")])
+def test_a_step_is_one_on_the_loss_with_the_penalty_in_it(max_norm):
+    def loss_of(method: EWC) -> Callable[[Batch], torch.Tensor]:
+        return lambda batch: method.net(batch.x, batch.route).logits.square().sum()
+
+    ours, plain = protecting(strength=7.0), protecting(strength=7.0)
+    batch = next(batches(TASKS[1]))
+    optimizers = [torch.optim.SGD(m.net.parameters(), lr=0.1) for m in (ours, plain)]
+    gradient_step(ours, optimizers[0], batch, loss_of(ours), max_norm)
+    (loss_of(plain)(batch) + written(plain)).backward()
+    torch.nn.utils.clip_grad_norm_(plain.net.parameters(), max_norm)
+    optimizers[1].step()
+    for p, q in zip(ours.net.parameters(), plain.net.parameters(), strict=True):
+        torch.testing.assert_close(p, q)
 
 
 def test_normalised_importances_have_mean_one_over_the_protected_weights():
@@ -114,7 +162,13 @@ def test_strength_zero_draws_no_data_and_adds_nothing():
         yield
 
     method.end_task(TASKS[0], never())
-    assert method.loss(next(batches(TASKS[0])), lambda batch: batch.x.sum()) == 0.0
+    method.edit_gradients(lambda batch: batch.x.sum())
+    assert all(p.grad is None for p in method.net.parameters())
+    method = protecting()
+    method.strength = 0.0
+    method.edit_gradients(lambda batch: batch.x.sum())
+    assert all(p.grad is None for p in method.net.parameters())
+    assert method.records() == {}
 
 
 def test_a_fisher_that_is_not_finite_is_refused_before_it_is_stored():

@@ -7,7 +7,7 @@ import torch
 
 from clrl.methods.fisher import exact_fisher
 from clrl.nets.plain import PlainNet
-from clrl.types import Conv, LayerSpec, Linear, NetSpec, Task
+from clrl.types import Conv, LayerSpec, Linear, NetSpec, Output, Task
 
 
 def net_of(shape: tuple[int, ...], body: tuple[LayerSpec, ...], *outputs: int) -> PlainNet:
@@ -55,6 +55,11 @@ def test_two_samples_with_opposite_gradients_do_not_cancel():
 CASES = {
     "linear": ((6,), (Linear(9), Linear(7)), (4, 2)),
     "convolutional": ((2, 12, 12), (Conv(3, 4, 2), Conv(4, (2, 3)), Linear(8)), (3, 5)),
+    "strides that leave pixels over": (
+        (2, 13, 12),
+        (Conv(3, 3), Conv(4, 3, 2), Conv(2, 2, 3)),
+        (3,),
+    ),
     "convolutional without a linear layer": ((1, 6, 6), (Conv(2, 3),), (2,)),
 }
 
@@ -69,6 +74,39 @@ def test_it_equals_one_backward_pass_per_sample_and_output(case):
     for name, f in exact_fisher(net, x, route, chunk=3).items():
         torch.testing.assert_close(f, expected[name], atol=1e-7, rtol=1e-4)
     assert expected["trunk.0.weight"].abs().sum() > 0
+
+
+def test_it_equals_the_naive_loop_on_pictures_and_the_nature_body():
+    nature = (Conv(32, 8, 4), Conv(64, 4, 2), Conv(64, 3), Linear(512))
+    net = net_of((4, 84, 84), nature, 18)
+    x = torch.randint(0, 256, (3, 4, 84, 84), dtype=torch.uint8)
+    route = torch.zeros(3, dtype=torch.long)
+    expected = naive(net, x, route)
+    for name, f in exact_fisher(net, x, route, chunk=2).items():
+        torch.testing.assert_close(f, expected[name], atol=1e-7, rtol=1e-4)
+
+
+def test_under_a_shared_head_the_outputs_a_task_lacks_add_nothing():
+    torch.manual_seed(1)
+    tasks = (Task(0, "a", 5, (0, 2, 3)), Task(1, "b", 5, (1, 2)))
+    net = PlainNet(NetSpec((6,), (Linear(9),), tasks, shared_head=True, logits_gain=1.0))
+    x, route = torch.randn(8, 6), torch.arange(8) % 2
+    fisher = exact_fisher(net, x, route)
+    for name, expected in naive(net, x, route).items():
+        torch.testing.assert_close(fisher[name], expected, atol=1e-7, rtol=1e-4)
+    assert not fisher["heads.policy.0.weight"][4].any()
+    assert fisher["heads.policy.0.weight"][:4].any(1).all()
+
+
+def test_a_layer_used_twice_is_refused():
+    class Twice(PlainNet):
+        def forward(self, x: torch.Tensor, route: torch.Tensor) -> Output:
+            return self.heads(self.trunk(self.trunk(x)), route)
+
+    net = Twice(NetSpec((6,), (Linear(6),), (Task(0, "a", 2),)))
+    with pytest.raises(ValueError, match=r"trunk\.0 is used twice"):
+        exact_fisher(net, torch.randn(3, 6), torch.zeros(3, dtype=torch.long))
+    assert not any(module._forward_hooks for module in net.modules())
 
 
 def test_it_leaves_the_net_as_it_was_and_works_on_frozen_layers():

@@ -1,0 +1,52 @@
+"""`clrl bench`: figures measured on the user's own machine, beside their goals.
+
+A new figure is one line in `FIGURES` and the function it names, which takes a `Setting` and what
+else the line gives it, and returns a `Measurement`.
+"""
+
+from clrl.bench.figure import Figure
+
+__all__ = ["FIGURES"]
+
+SPEED, METHODS, COSTS = "clrl.bench.speed", "clrl.bench.methods", "clrl.bench.costs"
+
+# fmt: off
+FIGURES = (
+    Figure("a2c", "A2C's steps/s over stable-baselines3's",
+           "at least", 3.0, "x", f"{SPEED}:over_sb3", ("a2c", "best")),
+    Figure("ppo", "PPO's steps/s over stable-baselines3's",
+           "at least", 3.0, "x", f"{SPEED}:over_sb3", ("ppo", "best")),
+    Figure("a2c_float32", "the same without bf16",
+           "at least", None, "x", f"{SPEED}:over_sb3", ("a2c", "float32")),
+    Figure("ppo_float32", "the same without bf16",
+           "at least", None, "x", f"{SPEED}:over_sb3", ("ppo", "float32")),
+    Figure("a2c_limit", "A2C's share of 1 / (1/emulators + 1/forward + 1/training)",
+           "at least", 0.85, "", f"{SPEED}:share_of_limit", ("a2c",)),
+    Figure("ppo_limit", "PPO's share of 1 / (1/emulators + 1/forward + epochs/training)",
+           "at least", 0.85, "", f"{SPEED}:share_of_limit", ("ppo",)),
+    Figure("ewc_1", "an update's time under EWC over fine-tuning's, 1 task behind it",
+           "at most", 1.05, "x", f"{METHODS}:ewc", (1,)),
+    Figure("ewc_10", "the same with 10 tasks behind it",
+           "at most", 1.05, "x", f"{METHODS}:ewc", (10,)),
+    Figure("ewc_100", "the same with 100 tasks behind it",
+           "at most", 1.05, "x", f"{METHODS}:ewc", (100,)),
+    Figure("fisher", "exact Fisher of 500 states and 18 actions: speed over a loop over samples",
+           "at least", 4.0, "x", f"{METHODS}:fisher_over_loop"),
+    Figure("fisher_seconds", "exact Fisher of 500 states and 18 actions: time",
+           "at most", 3.0, "s", f"{METHODS}:fisher_seconds"),
+    Figure("memory", "peak resident memory of A2C with 64 environments",
+           "at most", 1.5, "GB", f"{COSTS}:memory", ("peak",)),
+    Figure("memory_growth", "growth of resident memory from the 10th to the 20th task under EWC",
+           "at most", 5.0, "MB", f"{COSTS}:memory", ("growth",)),
+    Figure("startup_help", "clrl --help in a fresh process",
+           "at most", 0.5, "s", f"{COSTS}:startup", ("--help",)),
+    Figure("startup_list", "clrl list methods in a fresh process",
+           "at most", 0.5, "s", f"{COSTS}:startup", ("list", "methods")),
+    Figure("evaluation_a2c", "time per step: 10 games of Breakout evaluated over A2C's training",
+           "at most", 1.0, "x", f"{COSTS}:evaluation", ("a2c", "Breakout")),
+    Figure("evaluation_ppo", "time per step: 10 games of Breakout evaluated over PPO's training",
+           "at most", 1.0, "x", f"{COSTS}:evaluation", ("ppo", "Breakout")),
+    Figure("evaluation_long", "the same with A2C in Freeway, whose games are long",
+           "at most", 1.0, "x", f"{COSTS}:evaluation", ("a2c", "Freeway")),
+)
+# fmt: on

@@ -1,0 +1,78 @@
+"""How much memory a run takes: each function is run in a process of its own.
+
+python -m clrl.bench.memory peak cpu
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import resource
+import sys
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+
+from clrl.agents.a2c import A2C
+from clrl.bench.figure import Device, Setting
+from clrl.bench.subject import learning
+from clrl.methods.ewc import EWC
+
+__all__ = ["growth", "peak"]
+
+PEAK_ENVS, PEAK_UPDATES = 64, 5
+TASKS, FIRST = 20, 10  # growth is counted from the tenth: until then the heap settles
+GROWTH_ENVS, UPDATES, STATES = 2, 5, 32  # of each of these tasks
+
+
+def peak(setting: Setting) -> dict[str, Any]:
+    """Return the peak of A2C with 64 environments, everything imported included, in GB."""
+    imported = _status("VmRSS") / 1e9
+    with learning(setting, A2C(n_envs=PEAK_ENVS)) as learner:
+        for _ in range(PEAK_UPDATES):
+            learner.update()
+    parts = {"peak_gigabytes": _status("VmHWM") / 1e9, "after_imports_gigabytes": imported}
+    if learner.settings.device.type == "cuda":
+        parts["gpu_peak_gigabytes"] = torch.cuda.max_memory_allocated() / 1e9
+    return {"value": parts["peak_gigabytes"], "parts": parts, "facts": {"n_envs": PEAK_ENVS}}
+
+
+def growth(setting: Setting) -> dict[str, Any]:
+    """Return how much more is resident after the 20th task under EWC than after the 10th, in MB."""
+    resident = []
+    with learning(
+        setting, A2C(n_envs=GROWTH_ENVS), method=EWC(n_states=STATES, n_batches=4)
+    ) as learner:
+        for _ in range(TASKS):
+            learner.begin_task(learner.task)
+            for _ in range(UPDATES):
+                learner.update()
+            learner.end_task()
+            gc.collect()
+            resident.append(_status("VmRSS") / 1e6)
+    first, last = resident[FIRST - 1], resident[-1]
+    parts = {
+        "after_2_tasks_megabytes": resident[1],
+        "after_10_tasks_megabytes": first,
+        "after_20_tasks_megabytes": last,
+    }
+    facts = {"n_envs": GROWTH_ENVS, "updates_per_task": UPDATES, "fisher_states": STATES}
+    return {"value": last - first, "parts": parts, "facts": facts}
+
+
+def _status(key: Literal["VmHWM", "VmRSS"]) -> int:
+    """Return bytes of this process's memory, at its peak or now."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:  # not Linux: the peak stands for both
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+    # not ru_maxrss on Linux: it begins with the peak of the process that started this one
+    return next(int(line.split()[1]) for line in lines if line.startswith(key)) * 1024
+
+
+if __name__ == "__main__":
+    which, device = sys.argv[1:]
+    wanted = Setting(device=cast(Device, device))
+    print(json.dumps({"peak": peak, "growth": growth}[which](wanted)))

@@ -1,0 +1,125 @@
+"""What continual-learning methods cost: an update's time, an importance's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from clrl.agents.rollout import OnPolicy
+from clrl.bench.figure import Measurement, Setting, Workload, interleave, seconds_per_unit
+from clrl.bench.subject import (
+    agent_of,
+    assembled,
+    best_precision,
+    finish_work,
+    learning,
+    threads,
+    training,
+)
+from clrl.methods.ewc import EWC
+from clrl.methods.fisher import exact_fisher
+from clrl.types import Net, Task, as_route
+
+__all__ = ["ewc", "fisher_over_loop", "fisher_seconds", "loop_fisher"]
+
+TURNS = 10  # short ones: what is measured is a few per cent
+STATES, GAME, LOOP_STATES = 500, "Seaquest", 8  # Seaquest has 18 actions
+
+
+def ewc(setting: Setting, n_tasks: int) -> Measurement:
+    """Measure A2C's time per step under EWC over its time under fine-tuning.
+
+    Args:
+        setting: how.
+        n_tasks: finished tasks, each folded in by `end_task` (with few states: how many a Fisher
+            was averaged over does not show in an update).
+    """
+    precision = best_precision(setting.device)
+    method = EWC(n_states=8, n_batches=1)
+    with (
+        learning(setting, agent_of("a2c"), method=method, precision=precision) as protected,
+        learning(setting, agent_of("a2c"), precision=precision) as free,
+    ):
+        for _ in range(n_tasks):
+            protected.end_task()
+        least = setting.seconds / TURNS
+        sides = training(protected, least), training(free, least)
+        rows = interleave(*sides, pairs=setting.pairs, turns=TURNS)
+        rollout = free.n_envs * free.n_steps
+        return Measurement(
+            [ewc / finetune for ewc, finetune in rows],
+            {
+                "ewc_update_seconds": [ewc * rollout for ewc, _ in rows],
+                "finetune_update_seconds": [finetune * rollout for _, finetune in rows],
+                "tasks": n_tasks,
+                "precision": precision,
+                **threads(free),
+            },
+        )
+
+
+def fisher_over_loop(setting: Setting) -> Measurement:
+    """Measure the exact Fisher's speed over that of a loop over samples and actions.
+
+    The loop is timed on a few of the states and scaled up: its time is proportional to them.
+    """
+    learner, task = assembled(setting, agent_of("a2c"), GAME)
+    exact = _fisher(learner, task, exact_fisher, STATES)
+    loop = _fisher(learner, task, loop_fisher, LOOP_STATES)
+    rows = interleave(exact, loop, pairs=setting.pairs)
+    scaled = [seconds * STATES / LOOP_STATES for _, seconds in rows]
+    return Measurement(
+        [slow / fast for (fast, _), slow in zip(rows, scaled, strict=True)],
+        {
+            "exact_seconds": [seconds for seconds, _ in rows],
+            "loop_seconds_scaled": scaled,
+            "loop_states": LOOP_STATES,
+            **_facts(task),
+        },
+    )
+
+
+def fisher_seconds(setting: Setting) -> Measurement:
+    """Measure the time of an exact Fisher."""
+    learner, task = assembled(setting, agent_of("a2c"), GAME)
+    rows = interleave(_fisher(learner, task, exact_fisher, STATES), pairs=setting.pairs)
+    seconds = [row[0] for row in rows]
+    return Measurement(seconds, {"exact_seconds": seconds, **_facts(task)})
+
+
+def _facts(task: Task) -> dict[str, int]:
+    threads = torch.get_num_threads()
+    return {"states": STATES, "actions": task.n_outputs, "torch_threads": threads}
+
+
+def _fisher(
+    learner: OnPolicy, task: Task, function: Callable[[Net, Tensor, Tensor], object], n: int
+) -> Workload:
+    """Return a computation of the Fisher from `n` states of noise: its seconds."""
+    device = learner.settings.device
+    x = torch.randint(0, 256, (n, *task.input_shape), dtype=torch.uint8).to(device)
+    route = as_route(task, n, device)
+
+    def compute() -> int:
+        function(learner.net, x, route)
+        return 1
+
+    return lambda: seconds_per_unit(compute, 0.0, finish_work(device))
+
+
+def loop_fisher(net: Net, x: Tensor, route: Tensor) -> dict[str, Tensor]:
+    """Return what `exact_fisher` does, one sample and one action at a time."""
+    parameters = dict(net.named_parameters())
+    fisher = {name: torch.zeros_like(p) for name, p in parameters.items()}
+    for i in range(len(x)):
+        log_p = net(x[i : i + 1], route[i : i + 1]).logits.log_softmax(-1)[0]
+        for one in log_p:
+            gradients = torch.autograd.grad(
+                one, list(parameters.values()), retain_graph=True, allow_unused=True
+            )
+            for f, g in zip(fisher.values(), gradients, strict=True):
+                if g is not None:
+                    f += one.detach().exp() * g.square() / len(x)
+    return fisher

@@ -1,0 +1,181 @@
+"""What is measured, in its smallest form: whole, and with parts that agree with the figure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from clrl.agents.a2c import A2C
+from clrl.agents.ppo import PPO
+from clrl.agents.rollout import OnPolicy
+from clrl.bench import costs, memory, methods, speed, subject
+from clrl.bench.figure import Measurement, Setting
+from clrl.envs.vector import AtariVectorEnv
+from clrl.methods.ewc import EWC
+from clrl.methods.fisher import exact_fisher
+from clrl.nets.bodies import body
+from clrl.nets.plain import PlainNet
+from clrl.types import NetSpec, Task, as_route
+
+TINY = Setting(pairs=2, device="cpu", seconds=0.0)
+
+
+def tiny(name: str) -> OnPolicy:
+    if name == "a2c":
+        return A2C(n_envs=2, n_steps=3)
+    return PPO(n_envs=2, n_steps=4, batch_size=4, n_epochs=3)
+
+
+@pytest.fixture(autouse=True)
+def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (subject, speed, methods):
+        monkeypatch.setattr(module, "agent_of", tiny)
+    monkeypatch.setattr(speed, "CALL", 1)
+    monkeypatch.setattr(methods, "TURNS", 2)
+
+
+@pytest.fixture(autouse=True)
+def _all_closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Hold that every vector of emulators that is opened is closed."""
+    opened: list[AtariVectorEnv] = []
+    closed: list[AtariVectorEnv] = []
+    init, close = AtariVectorEnv.__init__, AtariVectorEnv.close
+
+    def noted_init(self: AtariVectorEnv, *args: Any, **keywords: Any) -> None:
+        opened.append(self)
+        init(self, *args, **keywords)
+
+    def noted_close(self: AtariVectorEnv) -> None:
+        closed.append(self)
+        close(self)
+
+    monkeypatch.setattr(AtariVectorEnv, "__init__", noted_init)
+    monkeypatch.setattr(AtariVectorEnv, "close", noted_close)
+    yield
+    assert {id(env) for env in opened} <= {id(env) for env in closed}
+
+
+def parts(measured: Measurement, *names: str) -> list[np.ndarray]:
+    """Return lists of parts as arrays, one entry a pair; all of it must go into JSON."""
+    json.dumps(dict(measured.parts))
+    assert len(measured.values) == TINY.pairs
+    assert all(len(v) == TINY.pairs for v in measured.parts.values() if isinstance(v, list))
+    return [np.array(measured.parts[name]) for name in names]
+
+
+@pytest.mark.atari
+@pytest.mark.parametrize("name", ["a2c", "ppo"])
+def test_our_speed_over_theirs(name: str) -> None:
+    measured = speed.over_sb3(TINY, name, "float32")
+    ours, sb3 = parts(measured, "ours_steps_per_second", "sb3_steps_per_second")
+    assert measured.values == pytest.approx(ours / sb3)
+    assert measured.parts["ours_precision"] == measured.parts["sb3_precision"] == "float32"
+
+
+@pytest.mark.atari
+@pytest.mark.parametrize(("name", "epochs", "batch"), [("a2c", 1, 6), ("ppo", 3, 4)])
+def test_the_share_of_the_limit_follows_from_its_parts(name: str, epochs: int, batch: int) -> None:
+    measured = speed.share_of_limit(TINY, name)
+    ours, emulators, forward, train = parts(
+        measured,
+        *("ours_steps_per_second", "emulators_steps_per_second"),
+        *("forward_samples_per_second", "training_samples_per_second"),
+    )
+    limit = 1 / (1 / emulators + 1 / forward + epochs / train)
+    assert measured.values == pytest.approx(ours / limit)
+    assert (measured.parts["epochs"], measured.parts["training_batch"]) == (epochs, batch)
+
+
+@pytest.mark.atari
+def test_ewc_is_measured_with_the_tasks_folded_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[Task] = []
+    end_task = EWC.end_task
+
+    def counted(self: EWC, task: Task, data: Any) -> None:
+        ended.append(task)
+        end_task(self, task, data)
+        assert self.penalty.weight
+
+    monkeypatch.setattr(EWC, "end_task", counted)
+    measured = methods.ewc(TINY, 3)
+    ewc, finetune = parts(measured, "ewc_update_seconds", "finetune_update_seconds")
+    assert measured.values == pytest.approx(ewc / finetune)
+    assert len(ended) == measured.parts["tasks"] == 3
+
+
+def test_the_fisher_of_the_loop_is_the_exact_one() -> None:
+    task = Task(0, "game", 5)
+    net = PlainNet(NetSpec((4, 84, 84), body("a3c"), (task,), logits_gain=1.0))
+    x, route = torch.randint(0, 256, (3, 4, 84, 84), dtype=torch.uint8), as_route(task, 3)
+    exact = exact_fisher(net, x, route)
+    for name, slow in methods.loop_fisher(net, x, route).items():
+        torch.testing.assert_close(slow, exact[name], rtol=1e-4, atol=1e-7)
+
+
+def test_the_loop_of_the_fisher_is_scaled_to_all_states(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(methods, "STATES", 4)
+    monkeypatch.setattr(methods, "LOOP_STATES", 1)
+    measured = methods.fisher_over_loop(TINY)
+    exact, loop = parts(measured, "exact_seconds", "loop_seconds_scaled")
+    assert measured.values == pytest.approx(loop / exact)
+    assert measured.parts["actions"] == 18 and measured.parts["loop_states"] == 1
+    assert methods.fisher_seconds(TINY).parts["states"] == 4
+
+
+@pytest.mark.atari
+def test_evaluation_is_measured_by_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(costs, "EPISODES", 2)
+    measured = costs.evaluation(TINY, "a2c", "Breakout")
+    evaluated, trained = parts(measured, "evaluation_steps_per_second", "training_steps_per_second")
+    assert measured.values == pytest.approx(trained / evaluated)
+    assert min(measured.parts["evaluation_steps"]) > 2 * 50  # no game is over sooner
+
+
+@pytest.mark.atari
+def test_memory_is_that_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "PEAK_ENVS", 2)
+    monkeypatch.setattr(memory, "TASKS", 3)
+    monkeypatch.setattr(memory, "FIRST", 2)
+    monkeypatch.setattr(memory, "UPDATES", 1)
+    block = torch.ones(50_000_000)  # 200 MB that are there all the while
+    peak = memory.peak(TINY)
+    assert peak["value"] * 1e9 >= memory._status("VmRSS") >= block.nbytes
+    grown = memory.growth(TINY)
+    *_, first, last = grown["parts"].values()
+    assert grown["value"] == last - first
+    json.dumps([peak, grown])
+
+
+def test_memory_is_measured_in_a_process_a_pair(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def python(*arguments: str) -> str:
+        asked.append(arguments)
+        row = {"value": len(asked), "parts": {"gigabytes": len(asked)}, "facts": {"n_envs": 64}}
+        return f"a banner\n{json.dumps(row)}\n"
+
+    monkeypatch.setattr(costs, "_python", python)
+    measured = costs.memory(TINY, "peak")
+    assert asked == [("-m", "clrl.bench.memory", "peak", "cpu")] * 2
+    assert measured == Measurement([1, 2], {"gigabytes": [1, 2], "n_envs": 64})
+
+
+@pytest.mark.parametrize(
+    ("flags", "precision"),
+    [
+        ({"avx512f"}, "float32"),
+        ({"avx512_bf16"}, "bf16"),
+        ({"amx_bf16"}, "bf16"),
+        (set(), "float32"),
+    ],
+)
+def test_bf16_only_where_the_processor_has_units_for_it(
+    monkeypatch: pytest.MonkeyPatch, flags: set[str], precision: str
+) -> None:
+    monkeypatch.setattr(subject, "_cpu_flags", lambda: flags)
+    assert subject.best_precision("cpu") == precision
