@@ -16,6 +16,8 @@ from clrl.agents.play import play, sample
 from clrl.method import Method
 from clrl.types import Batch, ClrlError, NetSpec, StepResult, Task, VectorEnv
 
+KEPT_OPEN = 8  # tasks whose environments for evaluation stay open: some 10 MB each
+
 __all__ = ["GameTask", "OnPolicy", "RolloutBatch", "gae"]
 
 
@@ -158,13 +160,15 @@ class OnPolicy(Learner):
             self.net.train(was_training)
 
     def _evaluation_env(self, task: Task, episodes: int) -> VectorEnv:
-        """Return environments that stay open from one evaluation to the next."""
-        key = (task.id, episodes)
-        if key not in self._evaluation_envs:
-            self._evaluation_envs[key] = cast(GameTask, task).open(
+        """Return environments that stay open from one evaluation to the next, if they are few."""
+        key, opened = (task.id, episodes), self._evaluation_envs
+        if key not in opened:
+            if len(opened) == KEPT_OPEN:
+                opened.pop(next(iter(opened))).close()
+            opened[key] = cast(GameTask, task).open(
                 episodes, 0, training=False, threads=self.settings.threads
             )
-        return self._evaluation_envs[key]
+        return opened[key]
 
     def close(self) -> None:
         self._close_training()

@@ -223,7 +223,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Before torch is imported: threads that spin long while they wait take the cores from the
     # emulators and from other runs (measured on two shared cores: 7 times slower). Some
     # microseconds (what libgomp makes of 500) bridge the gap to a net's next layer.
-    if os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE") == "PASSIVE":
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
         os.environ.setdefault("GOMP_SPINCOUNT", "500")
     given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     debug = "--debug" in given

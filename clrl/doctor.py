@@ -59,6 +59,7 @@ def examine(runs: Path = Path("runs")) -> list[Check]:
         *(_package(name, module) for name, module in REQUIRED.items()),
         *(_package(name, *rest) for name, rest in OPTIONAL.items()),
         _cores(),
+        *_load(),
         *_device(),
         _roms(),
         _disk(runs),
@@ -102,6 +103,18 @@ def _cores() -> Check:
     if limit:
         return Check("cores", "note", f"{value}, OMP_NUM_THREADS={limit}", "unset OMP_NUM_THREADS")
     return Check("cores", "ok", value)
+
+
+def _load() -> list[Check]:
+    """Tell when other work has the cores: threads of two runs that wait for each other crawl."""
+    if not hasattr(os, "getloadavg"):  # Windows
+        return []
+    load, cores = os.getloadavg()[0], os.cpu_count() or 1
+    value = f"{load:.1f} on {cores} cores, mean of a minute"
+    if load < max(1.0, cores / 2):
+        return [Check("load", "ok", value)]
+    remedy = "give each run that goes on at the same time its own cores: threads=1, or 2"
+    return [Check("load", "note", value, remedy)]
 
 
 def _device() -> list[Check]:

@@ -49,6 +49,9 @@ def gradient_step(
     (loss + method.loss(batch, loss_fn)).backward()  # type: ignore[no-untyped-call]
     method.edit_gradients(loss_fn)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for p in parameters:  # fused optimizers walk through memory: a gradient laid out otherwise,
+        if p.grad is not None and p.grad.stride() != p.stride():  # which a method may have put
+            p.grad = torch.empty_like(p).copy_(p.grad)  # there, would move the wrong weights
     norm = nn.utils.clip_grad_norm_(parameters, max_norm)
     if not torch.isfinite(norm):
         raise NonFiniteGradientError(f"gradient norm {norm.item()} with a loss of {loss.item()}")

@@ -297,12 +297,16 @@ def test_doctor_shows_checks_and_remedies_and_exits_3_when_unusable(
     assert "MISSING" in out and "[none]" in out and "pip install ale-py" in out
 
 
-@pytest.mark.parametrize(("given", "kept"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
-def test_waiting_threads_sleep_unless_told_otherwise(
-    given: str | None, kept: str, run: Run, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("given", "kept"), [(None, ("PASSIVE", "500")), ("ACTIVE", ("ACTIVE", None))]
+)
+def test_waiting_threads_soon_sleep_unless_told_otherwise(
+    given: str | None, kept: tuple[str, str | None], run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("OMP_WAIT_POLICY", given or "")  # so that what main sets is undone
-    if given is None:
-        monkeypatch.delenv("OMP_WAIT_POLICY")
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.setenv(name, "")  # so that what main sets is undone
+        monkeypatch.delenv(name)
+    if given:
+        monkeypatch.setenv("OMP_WAIT_POLICY", given)
     run("--version")
-    assert os.environ["OMP_WAIT_POLICY"] == kept
+    assert (os.environ["OMP_WAIT_POLICY"], os.environ.get("GOMP_SPINCOUNT")) == kept

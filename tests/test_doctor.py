@@ -133,3 +133,16 @@ def test_a_limit_on_threads_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert doctor._cores().state == "note"
     monkeypatch.delenv("OMP_NUM_THREADS")
     assert doctor._cores().state == "ok"
+
+
+@pytest.mark.parametrize(
+    ("load", "cores", "state"), [(0.2, 2, "ok"), (1.0, 2, "note"), (3.9, 8, "ok")]
+)
+def test_a_busy_machine_is_told_of(
+    load: float, cores: int, state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor.os, "getloadavg", lambda: (load, 9.0, 9.0), raising=False)
+    monkeypatch.setattr(doctor.os, "cpu_count", lambda: cores)
+    (check,) = doctor._load()
+    assert check.state == state
+    assert ("threads=1" in check.remedy) == (state == "note")

@@ -114,3 +114,18 @@ def test_a_gradient_that_is_not_finite_touches_no_weight():
         gradient_step(method, optimizer, batch, cross_entropy(method), max_norm=0.5)
     for name, value in method.net.state_dict().items():
         assert torch.equal(value, before[name])
+
+
+def test_a_gradient_laid_out_otherwise_moves_the_right_weights() -> None:
+    # torch's fused Adam walks weights and gradients in memory's order
+    weight = torch.nn.Parameter(torch.zeros(4, 3, 2, 2))
+    gradient = torch.randn(4, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+
+    class Putting(Method):
+        def edit_gradients(self, loss_fn: object) -> None:
+            weight.grad = gradient.clone(memory_format=torch.channels_last)
+
+    optimizer = torch.optim.Adam([weight], lr=0.1, fused=True)
+    batch = Batch(torch.zeros(1), torch.zeros(1), torch.zeros(1))
+    gradient_step(Putting(), optimizer, batch, lambda _: weight.sum(), torch.inf)
+    assert torch.equal(weight.detach().sign(), -gradient.sign())

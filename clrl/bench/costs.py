@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import closing
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 from clrl.bench.figure import Measurement, Setting, Workload, interleave, seconds_per_unit
-from clrl.types import ClrlError
 
-__all__ = ["evaluation", "memory", "startup"]
+if TYPE_CHECKING:
+    from clrl.types import Task
+
+__all__ = ["evaluation", "evaluation_share", "memory", "startup"]
 
 EPISODES = 10
+SHARE_STEPS = 1_000_000  # of each visit of the run whose evaluations are counted
 
 
 def startup(setting: Setting, *arguments: str) -> Measurement:
@@ -38,6 +43,8 @@ def _python(*arguments: str) -> str:
     command = [sys.executable, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
+        from clrl.types import ClrlError
+
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise ClrlError(f"{' '.join(command)}: exit code {done.returncode}: {last}")
     return done.stdout
@@ -59,8 +66,8 @@ def memory(setting: Setting, what: str) -> Measurement:
 def evaluation(setting: Setting, name: str, game: str) -> Measurement:
     """Measure the time of a step of `evaluate`, all included, over that of a training step.
 
-    The net has learned next to nothing: its games are as short as they get, and opening the
-    emulators weighs most.
+    The net has learned next to nothing: its games are as short as they get, and seeding the
+    emulators, which loads their ROM anew, weighs most. They are open already, as in a run.
 
     Args:
         setting: how.
@@ -87,13 +94,59 @@ def evaluation(setting: Setting, name: str, game: str) -> Measurement:
             pairs=setting.pairs,
         )
         return Measurement(
-            [evaluate / train for evaluate, train in rows],
+            [evaluated / trained for evaluated, trained in rows],
             {
-                "evaluation_steps_per_second": [1 / evaluate for evaluate, _ in rows],
-                "training_steps_per_second": [1 / train for _, train in rows],
+                "evaluation_steps_per_second": [1 / evaluated for evaluated, _ in rows],
+                "training_steps_per_second": [1 / trained for _, trained in rows],
                 "evaluation_steps": lengths[1:],
                 "episodes": EPISODES,
                 "precision": precision,
                 **threads(learner),
             },
         )
+
+
+def evaluation_share(setting: Setting) -> Measurement:
+    """Measure what share of a run its evaluations take, on the default schedule.
+
+    Counted together from the time of a training step and of one evaluation of each game by a net
+    that has learned next to nothing: a run of PPO, default settings, on the sequence `quick3`.
+    """
+    from clrl.agents.ppo import PPO
+    from clrl.bench.subject import assembled, best_precision, finish_work, threads
+    from clrl.bench.subject import training as train
+    from clrl.envs.sequences import SEQUENCES
+    from clrl.run.config import EvaluationConfig
+
+    games = SEQUENCES["quick3"].entries(None)
+    schedule, precision = EvaluationConfig(), best_precision(setting.device)
+    learner, tasks = assembled(setting, PPO(), games, precision=precision)
+    with closing(learner):
+        learner.begin_task(tasks[0])
+        wait = finish_work(learner.settings.device)
+
+        def evaluating(task: Task) -> Workload:
+            def play() -> int:
+                learner.evaluate(task, schedule.episodes, seed=learner.seed_for(2, task.id))
+                return 1
+
+            return lambda: seconds_per_unit(play, 0.0, wait)
+
+        sides = train(learner, setting.seconds), *(evaluating(task) for task in tasks)
+        rows = interleave(*sides, pairs=setting.pairs)
+    during = SHARE_STEPS // schedule.every - 1  # the last one of a visit is its end's
+    n = len(tasks)
+    counts = [1 + n + during * (n - k) for k in range(n)]  # before, at ends, once begun
+    spent = [sum(c * s for c, s in zip(counts, row[1:], strict=True)) for row in rows]
+    trained = [row[0] * SHARE_STEPS * n for row in rows]
+    return Measurement(
+        [e / (e + t) for e, t in zip(spent, trained, strict=True)],
+        {
+            "evaluation_seconds": spent,
+            "training_seconds": trained,
+            "every": schedule.every,
+            "episodes": schedule.episodes,
+            "precision": precision,
+            **threads(learner),
+        },
+    )

@@ -83,7 +83,7 @@ class Figure:
     """One line of the bench.
 
     Attributes:
-        name: as given to `clrl bench`; the part before `_` names all that share it.
+        name: as given to `clrl bench`.
         description: what is measured.
         direction: which side of the goal is the good one.
         goal: None where there is only something to know.

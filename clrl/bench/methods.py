@@ -65,7 +65,7 @@ def fisher_over_loop(setting: Setting) -> Measurement:
 
     The loop is timed on a few of the states and scaled up: its time is proportional to them.
     """
-    learner, task = assembled(setting, agent_of("a2c"), GAME)
+    learner, (task,) = assembled(setting, agent_of("a2c"), (GAME,))
     exact = _fisher(learner, task, exact_fisher, STATES)
     loop = _fisher(learner, task, loop_fisher, LOOP_STATES)
     rows = interleave(exact, loop, pairs=setting.pairs)
@@ -83,7 +83,7 @@ def fisher_over_loop(setting: Setting) -> Measurement:
 
 def fisher_seconds(setting: Setting) -> Measurement:
     """Measure the time of an exact Fisher."""
-    learner, task = assembled(setting, agent_of("a2c"), GAME)
+    learner, (task,) = assembled(setting, agent_of("a2c"), (GAME,))
     rows = interleave(_fisher(learner, task, exact_fisher, STATES), pairs=setting.pairs)
     seconds = [row[0] for row in rows]
     return Measurement(seconds, {"exact_seconds": seconds, **_facts(task)})

@@ -151,9 +151,10 @@ def _forward(learner: OnPolicy, n: int) -> Callable[[], int]:
 
     @torch.no_grad()
     def forward() -> int:
-        with learner.autocast():
-            learner.net(x, route)
-        return n
+        with learner.autocast():  # one context a rollout, as in training: weights are cast once
+            for _ in range(learner.n_steps):
+                learner.net(x, route)
+        return n * learner.n_steps
 
     return forward
 

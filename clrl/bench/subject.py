@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -13,10 +14,12 @@ from clrl.agents.a2c import A2C
 from clrl.agents.ppo import PPO
 from clrl.agents.rollout import OnPolicy
 from clrl.bench.figure import Setting, Workload, seconds_per_unit
+from clrl.envs.protocol import AtariProtocol
 from clrl.method import Method
 from clrl.run.assemble import assemble, sequence_of
 from clrl.run.config import Config, SequenceConfig
 from clrl.run.environment import describe_environment
+from clrl.run.train import RECORD_EVERY
 from clrl.types import Task
 
 __all__ = [
@@ -33,6 +36,7 @@ __all__ = [
 
 Precision = Literal["float32", "bf16"]
 SETS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")  # instruction sets that decide speed
+WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 ENDLESS = 10**9  # steps of a visit that is never finished: schedules stand still
 
 
@@ -54,23 +58,25 @@ def agent_of(name: str) -> OnPolicy:
 def assembled(
     setting: Setting,
     agent: OnPolicy,
-    game: str = "Breakout",
+    games: tuple[str, ...] = ("Breakout",),
     method: Method | None = None,
     precision: Precision = "float32",
-) -> tuple[OnPolicy, Task]:
-    """Return a learner with the Nature net, and the game that it is for; opens no environment."""
+    protocol: AtariProtocol | None = None,
+) -> tuple[OnPolicy, tuple[Task, ...]]:
+    """Return a learner with the Nature net, and the games that it is for; opens no environment."""
     config = Config(
         name="bench",
-        sequence=SequenceConfig(tasks=(game,), steps=ENDLESS),
+        sequence=SequenceConfig(tasks=games, steps=ENDLESS),
         agent=agent,
         method=method or Method(),
+        protocol=protocol or AtariProtocol(),
         device=setting.device,
         precision=precision,
     )
     sequence = sequence_of(config)
     learner = assemble(config, sequence)
     assert isinstance(learner, OnPolicy)
-    return learner, sequence.tasks[0]
+    return learner, sequence.tasks
 
 
 @contextmanager
@@ -82,18 +88,23 @@ def learning(
     precision: Precision = "float32",
 ) -> Iterator[OnPolicy]:
     """Yield such a learner when it has begun to learn the game, and close it."""
-    learner, task = assembled(setting, agent, game, method, precision)
+    learner, tasks = assembled(setting, agent, (game,), method, precision)
     with closing(learner):
-        learner.begin_task(task)
+        learner.begin_task(tasks[0])
         yield learner
 
 
 def training(learner: OnPolicy, least: float) -> Workload:
-    """Return training for `least` seconds, in whole updates: seconds per agent step."""
+    """Return training for `least` seconds, in whole updates: seconds per agent step.
+
+    What a run records of its method every thousand steps is in it.
+    """
 
     def update() -> int:
         before = learner.step
         learner.update()
+        if learner.step // RECORD_EVERY > before // RECORD_EVERY:
+            learner.method.records()
         return learner.step - before
 
     return lambda: seconds_per_unit(update, least, finish_work(learner.settings.device))
@@ -127,6 +138,7 @@ def machine(device: str) -> dict[str, Any]:
         "device": "cuda" if _on_gpu(device) else "cpu",
         "torch": torch.__version__,
         "torch_threads": torch.get_num_threads(),
+        "waiting_threads": {k: os.environ[k] for k in WAITING if k in os.environ},
     }
 
 

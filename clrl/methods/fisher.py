@@ -37,11 +37,14 @@ def exact_fisher(net: Net, x: Tensor, route: Tensor, chunk: int = 8) -> dict[str
         net: of linear and convolutional layers (no padding), each used once in a forward pass.
         x: (B, *input_shape) states or images.
         route: (B,) long.
-        chunk: samples held at a time; small ones stay in the cache.
+        chunk: samples held at a time; few stay in the cache.
 
     Returns:
         By parameter name, tensors shaped as the parameters; zeros where the logits do not depend
         on a parameter (the value head, other tasks' heads).
+
+    Raises:
+        ValueError: for a layer that is used twice, or of a kind that no formula here is for.
     """
     fisher = {name: torch.zeros_like(p) for name, p in net.named_parameters()}
     for rows in _chunks(route, chunk):
@@ -123,6 +126,13 @@ def _add_squares(fisher: Mapping[str, Tensor], name: str, record: Record, g: Ten
         bias += squares.sum(0)
 
 
+def _supported(layer: nn.Module) -> bool:
+    if isinstance(layer, nn.Conv2d):
+        plain = (layer.padding, layer.dilation, layer.groups) == ((0, 0), (1, 1), 1)
+        return plain
+    return isinstance(layer, nn.Linear)
+
+
 @contextmanager
 def _cut_at_layers(net: nn.Module) -> Iterator[dict[str, Record]]:
     """Record each linear and convolutional layer of a forward pass, by name, in its order."""
@@ -138,9 +148,13 @@ def _cut_at_layers(net: nn.Module) -> Iterator[dict[str, Record]]:
 
         return hook
 
+    layers = dict(net.named_modules())
+    for name, layer in layers.items():
+        if any(True for _ in layer.parameters(recurse=False)) and not _supported(layer):
+            raise ValueError(f"layer {name}, {layer}: no exact Fisher for its kind")
     hooks = [
         layer.register_forward_hook(record(name))
-        for name, layer in net.named_modules()
+        for name, layer in layers.items()
         if isinstance(layer, nn.Conv2d | nn.Linear)
     ]
     try:

@@ -66,7 +66,7 @@ def chain(
 
 
 def _flat(before: list[nn.Module], shape: tuple[int, ...]) -> list[nn.Module]:
-    """Return what makes features flat; takes a last ReLU off `before`, to come after it.
+    """Make what flattens features; a last ReLU is taken off `before`, to come after it.
 
     That ReLU's backward pass would otherwise meet values and gradients in different layouts.
     """

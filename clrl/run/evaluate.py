@@ -109,6 +109,7 @@ def evaluate_run(
             continue
         seed = learner.seed_for(4, learner.step, t.id)  # other games than the run's own evaluations
         scores = np.array([row["return"] for row in learner.evaluate(t, episodes, seed)])
+        learner.close()  # environments of one task at a time
         rows.append(
             {
                 "task": t.name,

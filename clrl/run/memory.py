@@ -18,6 +18,8 @@ def keep_freed_memory() -> None:
     the learning itself (5,800 page faults in an A2C update of the Nature net: 44 ms against 22).
     """
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-    if libc and hasattr(libc, "mallopt"):
-        libc.mallopt(M_MMAP_THRESHOLD, 1 << 28)
+    if libc is None or not hasattr(libc, "mallopt"):
+        return
+    # glibc before 2.35 refuses more than 32 MiB; the second alone would make things worse
+    if libc.mallopt(M_MMAP_THRESHOLD, 1 << 28) or libc.mallopt(M_MMAP_THRESHOLD, 1 << 25):
         libc.mallopt(M_TRIM_THRESHOLD, 1 << 30)

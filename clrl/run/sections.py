@@ -70,11 +70,11 @@ class NetConfig:
 class EvaluationConfig:
     """When and how every task is measured. Never changes the training."""
 
-    every: NotNegative = 50_000
+    every: NotNegative = 100_000
     """Agent steps between evaluations; 0: only before the first and after each task."""
     episodes: Positive = 5
     """Full games per task and evaluation."""
-    unseen: Literal["always", "ends", "never"] = "always"
+    unseen: Literal["always", "ends", "never"] = "ends"
     """Tasks not begun yet: at every evaluation, only before and after tasks, or not at all."""
     policy: Literal["sample", "greedy"] = "sample"
     """Act by chance as in training, or take the most likely action."""

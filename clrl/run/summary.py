@@ -18,7 +18,7 @@ def summarise(
     sequence: TaskSequence,
     learner: Learner,
     normalise: Callable[[str, float], float | None],
-    seconds: float,
+    spent: dict[str, float],
     config_hash: str,
 ) -> dict[str, Any]:
     """Return the summary of a run, finished or not.
@@ -28,7 +28,7 @@ def summarise(
         sequence: tasks and visits.
         learner: for the counters and the net's size.
         normalise: task name and raw score to a score on a common scale, None where there is none.
-        seconds: wall time spent so far, all processes of the run together.
+        spent: wall time so far, all processes of the run together, by name.
         config_hash: of everything that determines the result.
     """
     names = [task.name for task in sequence.tasks]
@@ -45,7 +45,7 @@ def summarise(
             "steps": learner.step,
             "steps_for_end_task": learner.extra_steps,
             "frames": learner.frames,
-            "seconds": round(seconds, 1),
+            **spent,
             "parameters": sum(p.numel() for p in parameters),
             "parameters_trained_last": sum(p.numel() for p in parameters if p.requires_grad),
             "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),

@@ -145,12 +145,14 @@ class Cursor:
             are spent and `end_task` is through, `measure` before the visit's row.
         evaluated: task steps at the last evaluation of this visit.
         seconds: wall time of all processes of the run so far.
+        evaluating: how much of it went into evaluations.
     """
 
     visit: int = 0
     stage: Literal["start", "begin", "learn", "measure"] = "start"
     evaluated: int = 0
     seconds: float = 0.0
+    evaluating: float = 0.0
 
 
 @dataclass
@@ -282,6 +284,7 @@ class _Run:
 
     def _evaluate(self, phase: Phase, visit: int) -> None:
         """Evaluate all tasks; nothing is written if a stop is asked for on the way."""
+        clock = time.monotonic()
         evaluator = Evaluator(
             self.learner,
             self.sequence.tasks,
@@ -289,6 +292,7 @@ class _Run:
             self.config.evaluation.unseen,
         )
         rows = evaluator.rows(phase, visit, self.signals.check)
+        self.cursor.evaluating += time.monotonic() - clock
         means: dict[str, float] = {}
         for row in rows:
             self.evaluations.append(row)
@@ -315,7 +319,11 @@ class _Run:
     def _summary(self) -> dict[str, Any]:
         self.cursor.seconds = time.monotonic() - self._began
         rows, _ = read_records(self.folder.evaluations)
-        spent, key = self.cursor.seconds, config_hash(self.config)
+        spent = {
+            "seconds": round(self.cursor.seconds, 1),
+            "seconds_evaluating": round(self.cursor.evaluating, 1),
+        }
+        key = config_hash(self.config)
         return summarise(rows, self.sequence, self.learner, normalise_task, spent, key)
 
     def _track_matrix(self, summary: dict[str, Any]) -> None:

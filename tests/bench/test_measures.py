@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,7 +21,7 @@ from clrl.methods.ewc import EWC
 from clrl.methods.fisher import exact_fisher
 from clrl.nets.bodies import body
 from clrl.nets.plain import PlainNet
-from clrl.types import NetSpec, Task, as_route
+from clrl.types import LossFn, NetSpec, Task, as_route
 
 TINY = Setting(pairs=2, device="cpu", seconds=0.0)
 
@@ -137,17 +138,55 @@ def test_evaluation_is_measured_by_the_step(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.atari
+def test_a_slower_penalty_is_a_larger_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    step = EWC.edit_gradients
+
+    def slow(method: EWC, loss_fn: LossFn) -> None:
+        time.sleep(0.2)
+        step(method, loss_fn)
+
+    monkeypatch.setattr(EWC, "edit_gradients", slow)
+    measured = methods.ewc(TINY, 1)
+    assert min(measured.values) > 1.5
+    assert measured.parts["ewc_update_seconds"][0] > 0.2
+
+
+@pytest.mark.atari
+def test_the_share_of_evaluations_follows_the_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
+    def evaluate(learner: OnPolicy, task: Task, *_: object, **__: object) -> list[object]:
+        time.sleep(0.01 * (task.id + 1))
+        return []
+
+    monkeypatch.setattr(OnPolicy, "evaluate", evaluate)
+    measured = costs.evaluation_share(TINY)
+    # three visits of ten evaluations: nine on the way, of the games begun, and one of all at each
+    # end, after one of all before the first
+    counts = [1 + 3 + 9 * 3, 1 + 3 + 9 * 2, 1 + 3 + 9 * 1]
+    least = 0.01 * (counts[0] + 2 * counts[1] + 3 * counts[2])
+    spent, trained = parts(measured, "evaluation_seconds", "training_seconds")
+    assert least <= min(spent) < 2 * least
+    assert measured.values == pytest.approx(spent / (spent + trained))
+
+
+@pytest.mark.atari
 def test_memory_is_that_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "PEAK_ENVS", 2)
-    monkeypatch.setattr(memory, "TASKS", 3)
-    monkeypatch.setattr(memory, "FIRST", 2)
+    monkeypatch.setattr(memory, "TASKS", 4)
     monkeypatch.setattr(memory, "UPDATES", 1)
+    monkeypatch.setattr(memory, "MAX_FRAMES", 200)
+    kept, end_task = [], OnPolicy.end_task
+
+    def leaking(learner: OnPolicy) -> None:
+        end_task(learner)
+        kept.append(torch.ones(10_000_000))  # 40 MB a task
+
+    monkeypatch.setattr(OnPolicy, "end_task", leaking)
     block = torch.ones(50_000_000)  # 200 MB that are there all the while
     peak = memory.peak(TINY)
     assert peak["value"] * 1e9 >= memory._status("VmRSS") >= block.nbytes
     grown = memory.growth(TINY)
-    *_, first, last = grown["parts"].values()
-    assert grown["value"] == last - first
+    assert len(kept) == 4
+    assert 75 < grown["value"] < 200  # two tasks in the second half
     json.dumps([peak, grown])
 
 
