@@ -154,7 +154,7 @@ def test_a_slower_penalty_is_a_larger_figure(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.atari
 def test_the_share_of_evaluations_follows_the_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
     def evaluate(learner: OnPolicy, task: Task, *_: object, **__: object) -> list[object]:
-        time.sleep(0.01 * (task.id + 1))
+        time.sleep(0.03 * (task.id + 1))
         return []
 
     monkeypatch.setattr(OnPolicy, "evaluate", evaluate)
@@ -162,9 +162,9 @@ def test_the_share_of_evaluations_follows_the_schedule(monkeypatch: pytest.Monke
     # three visits of ten evaluations: nine on the way, of the games begun, and one of all at each
     # end, after one of all before the first
     counts = [1 + 3 + 9 * 3, 1 + 3 + 9 * 2, 1 + 3 + 9 * 1]
-    least = 0.01 * (counts[0] + 2 * counts[1] + 3 * counts[2])
+    least = 0.03 * (counts[0] + 2 * counts[1] + 3 * counts[2])
     spent, trained = parts(measured, "evaluation_seconds", "training_seconds")
-    assert least <= min(spent) < 2 * least
+    assert least <= min(spent) < 1.25 * least
     assert measured.values == pytest.approx(spent / (spent + trained))
 
 
