@@ -36,7 +36,7 @@ FIGURES = (
            "at most", 3.0, "s", f"{METHODS}:fisher_seconds"),
     Figure("memory", "peak resident memory of A2C with 64 environments",
            "at most", 1.5, "GB", f"{COSTS}:memory", ("peak",)),
-    Figure("memory_growth", "growth of resident memory over the last 10 of 20 games under EWC",
+    Figure("memory_growth", "growth of resident memory over the last 20 of 40 games under EWC",
            "at most", 5.0, "MB", f"{COSTS}:memory", ("growth",)),
     Figure("startup_help", "clrl --help in a fresh process",
            "at most", 0.5, "s", f"{COSTS}:startup", ("--help",)),

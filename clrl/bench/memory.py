@@ -25,9 +25,9 @@ from clrl.methods.ewc import EWC
 __all__ = ["growth", "peak"]
 
 PEAK_ENVS, PEAK_UPDATES = 64, 5
-TASKS = 20  # growth is counted over their second half: over the first the heap settles
-GROWTH_ENVS, UPDATES, STATES, EPISODES = 2, 5, 32, 2  # of each of these tasks
-MAX_FRAMES = 2_000  # some of these games last for hours
+TASKS = 40  # growth is counted over their second half: over the first the heap settles
+GROWTH_ENVS, UPDATES, STATES, EPISODES = 2, 1, 8, 2  # of each of these tasks
+MAX_FRAMES = 200  # some of these games last for hours
 
 
 def peak(setting: Setting) -> dict[str, Any]:

@@ -178,7 +178,7 @@ def test_memory_is_that_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def leaking(learner: OnPolicy) -> None:
         end_task(learner)
-        kept.append(torch.ones(10_000_000))  # 40 MB a task
+        kept.append(torch.ones(50_000_000))  # 200 MB a task
 
     monkeypatch.setattr(OnPolicy, "end_task", leaking)
     block = torch.ones(50_000_000)  # 200 MB that are there all the while
@@ -186,7 +186,7 @@ def test_memory_is_that_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
     assert peak["value"] * 1e9 >= memory._status("VmRSS") >= block.nbytes
     grown = memory.growth(TINY)
     assert len(kept) == 4
-    assert 75 < grown["value"] < 200  # two tasks in the second half
+    assert 100 < grown["value"] < 600  # two tasks in the second half; a heap has room of its own
     json.dumps([peak, grown])
 
 
