@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,19 +18,20 @@ from clrl.types import ClrlError
 __all__ = ["NativeBackend"]
 
 
-class _Receiver:
-    """Receives in a thread of its own, so that a step that never comes can be noticed.
+class _Waiter:
+    """Makes calls in a thread of its own, so that an answer that never comes can be noticed.
 
-    ale-py's `recv` cannot be interrupted and waits for ever once one of its threads has failed.
+    ale-py's `recv` and `reset` cannot be interrupted, and wait for ever once one of its threads has
+    failed.
     """
 
-    def __init__(self, ale: Any) -> None:
-        self._ale = ale
+    def __init__(self) -> None:
+        self._call: Callable[[], Any] = lambda: None
         self._go = threading.Semaphore(0)
         self._done = threading.Semaphore(0)
         self._result: Any = None
         self._stop = False
-        self._thread = threading.Thread(target=self._loop, name="ale-recv", daemon=True)
+        self._thread = threading.Thread(target=self._loop, name="ale-wait", daemon=True)
         self._thread.start()
 
     def _loop(self) -> None:
@@ -38,16 +40,17 @@ class _Receiver:
             if self._stop:
                 return
             try:
-                self._result = self._ale.recv()
+                self._result = self._call()
             except Exception as error:  # handed to the thread that waits
                 self._result = error
             self._done.release()
 
-    def begin(self) -> None:
+    def begin(self, call: Callable[[], Any]) -> None:
+        self._call = call
         self._go.release()
 
     def wait(self, timeout: float) -> Any:
-        """Return what `recv` gave, or None after `timeout` seconds."""
+        """Return what the call gave, or None after `timeout` seconds."""
         if not self._done.acquire(timeout=timeout):
             return None
         result, self._result = self._result, None
@@ -67,7 +70,7 @@ _abandoned: list[Any] = []  # destroying emulators that a thread waits on would 
 class NativeBackend:
     """N emulators of one game in `threads` C++ threads (0: as many as the machine has)."""
 
-    timeout = 60.0  # seconds after which a step is given up
+    timeout = 60.0  # seconds after which a step, or a start, is given up
 
     def __init__(self, spec: EmulatorSpec, n_envs: int, threads: int) -> None:
         protocol = spec.protocol
@@ -93,35 +96,29 @@ class NativeBackend:
             use_fire_reset=spec.fire_reset,
         )
         self._strength = np.ones(n_envs, dtype=np.float32)
-        self._receiver = _Receiver(self._env.ale)
-        self._finalizer = weakref.finalize(self, self._receiver.stop)
+        self._waiter = _Waiter()
+        self._finalizer = weakref.finalize(self, self._waiter.stop)
         self._sent: NDArray[np.int64] | None = None
 
     def reset(
         self, mask: NDArray[np.bool_], seeds: NDArray[np.int64]
     ) -> tuple[NDArray[np.uint8], NDArray[np.int32], NDArray[np.int32]]:
         """Seed and restart the emulators in `mask`; this loads their ROM again (50 ms each)."""
-        obs, info = self._env.ale.reset(np.flatnonzero(mask), seeds)
+        which = np.flatnonzero(mask)
+        self._waiter.begin(lambda: self._env.ale.reset(which, seeds))
+        obs, info = self._answer(f"the start of {len(which)} games")
         return obs, info["lives"], info["episode_frame_number"]
 
     def send(self, actions: NDArray[np.int64]) -> None:
         """Start a step."""
         self._sent = actions
         self._env.ale.send(actions, self._strength)
-        self._receiver.begin()
+        self._waiter.begin(self._env.ale.recv)
 
     def recv(self) -> EmulatorStep:
         """Wait for the step; `ClrlError` if it has not come after `timeout` seconds."""
-        result = self._receiver.wait(self.timeout)
-        if result is None:
-            _abandoned.append((self._env, self._receiver))
-            self._finalizer.detach()
-            sent = [] if self._sent is None else self._sent.tolist()
-            raise ClrlError(
-                f"{self._game}: the emulators gave no answer within {self.timeout:.0f} s "
-                f"to the actions {sent}: resume the run from its last checkpoint"
-            )
-        obs, reward, game_over, truncated, info = result
+        sent = [] if self._sent is None else self._sent.tolist()
+        obs, reward, game_over, truncated, info = self._answer(f"the actions {sent}")
         return EmulatorStep(
             reward.astype(np.float32),
             game_over,
@@ -131,6 +128,17 @@ class NativeBackend:
             info["episode_frame_number"],
             info.get("final_obs"),
         )
+
+    def _answer(self, question: str) -> Any:
+        result = self._waiter.wait(self.timeout)
+        if result is None:
+            _abandoned.append((self._env, self._waiter))
+            self._finalizer.detach()
+            raise ClrlError(
+                f"{self._game}: the emulators gave no answer within {self.timeout:.0f} s "
+                f"to {question}: resume the run from its last checkpoint"
+            )
+        return result
 
     def close(self) -> None:
         """Stop the receiving thread; the emulators end with their last reference."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from clrl.envs.atari import AtariTask, AtariVectorEnv
+from clrl.envs.native import NativeBackend
 from clrl.envs.protocol import AtariProtocol
 from clrl.envs.sequences import build_sequence
 from clrl.types import ClrlError, StepResult
@@ -222,9 +225,9 @@ import numpy as np
 from clrl.envs.native import NativeBackend
 from clrl.envs.atari import AtariTask
 from clrl.types import ClrlError
-NativeBackend.timeout = 0.5
 env = AtariTask(0, "Pong", 6, game="Pong").open(2, 1, training=True, threads=1)
 env.reset()
+NativeBackend.timeout = 0.5
 env._backend.send(np.array([0, 77]))  # past the checks: one emulator fails, both wait for ever
 try:
     env._backend.recv()
@@ -235,3 +238,14 @@ env.close()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert "Pong" in done.stdout and "[0, 77]" in done.stdout
+
+
+def test_a_start_that_never_comes_is_noticed() -> None:
+    env = task_of("Pong").open(2, 1, training=True, threads=1)
+    backend, go_on = env._backend, threading.Event()
+    assert isinstance(backend, NativeBackend)
+    backend.timeout = 0.1
+    backend._env = SimpleNamespace(ale=SimpleNamespace(reset=lambda *_: go_on.wait()))
+    with pytest.raises(ClrlError, match=r"Pong.* the start of 2 games"):
+        env.reset()
+    go_on.set()
