@@ -11,7 +11,8 @@ import torch
 
 from clrl.agents.ppo import PPO
 from clrl.agents.rollout import GameTask, OnPolicy
-from clrl.bench.figure import Measurement, Setting, Workload, interleave, seconds_per_unit
+from clrl.bench.figure import Measurement, Setting, interleave, seconds_per_unit
+from clrl.bench.sb3 import sb3
 from clrl.bench.subject import (
     Precision,
     agent_of,
@@ -25,13 +26,11 @@ from clrl.types import as_route
 
 __all__ = ["over_sb3", "share_of_limit"]
 
-SHARED = ("n_steps", "learning_rate", "gamma", "gae_lambda", "ent_coef", "vf_coef", "max_grad_norm")
-CALL = 1_000  # steps that stable-baselines3 is asked for at once: starting it then costs nothing
-PPO_ONLY = ("batch_size", "n_epochs", "clip_range")
-
 
 def over_sb3(setting: Setting, name: str, precision: Precision | str) -> Measurement:
     """Measure our steps/s over stable-baselines3's, with the same settings on the same game.
+
+    Each in a process of its own, as its users run it, with as many threads as it takes by itself.
 
     Args:
         setting: how.
@@ -42,50 +41,19 @@ def over_sb3(setting: Setting, name: str, precision: Precision | str) -> Measure
     ours = best_precision(setting.device) if precision == "best" else cast(Precision, precision)
     with (
         learning(setting, agent, precision=ours) as learner,
-        _sb3(agent, learner.settings.device, setting.seconds) as theirs,
+        sb3(agent, setting, learner.settings.device.type) as theirs,
     ):
         rows = interleave(training(learner, setting.seconds), theirs, pairs=setting.pairs)
         return Measurement(
-            [sb3 / own for own, sb3 in rows],
+            [stock / own for own, stock in rows],
             {
                 "ours_steps_per_second": [1 / own for own, _ in rows],
-                "sb3_steps_per_second": [1 / sb3 for _, sb3 in rows],
+                "sb3_steps_per_second": [1 / stock for _, stock in rows],
                 "ours_precision": ours,
                 "sb3_precision": "float32",
                 **threads(learner),
             },
         )
-
-
-@contextmanager
-def _sb3(agent: OnPolicy, device: torch.device, least: float) -> Iterator[Workload]:
-    """Yield stable-baselines3's training, stock, with an agent's settings: seconds per step."""
-    import ale_py
-    import gymnasium
-    from stable_baselines3 import A2C as SB3A2C
-    from stable_baselines3 import PPO as SB3PPO
-    from stable_baselines3.common.env_util import make_atari_env
-    from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
-    from stable_baselines3.common.vec_env import VecFrameStack
-
-    gymnasium.register_envs(ale_py)
-    ppo = isinstance(agent, PPO)
-    keywords = {key: getattr(agent, key) for key in (*SHARED, *(PPO_ONLY if ppo else ()))}
-    if not ppo:
-        optimizer = {"optimizer_class": RMSpropTFLike, "optimizer_kwargs": {"eps": 1e-5}}
-        keywords["policy_kwargs"] = optimizer
-    env = VecFrameStack(make_atari_env("BreakoutNoFrameskip-v4", agent.n_envs, seed=0), 4)
-    with closing(env):
-        algorithm = SB3PPO if ppo else SB3A2C
-        model = algorithm("CnnPolicy", env, device=device, seed=0, **keywords)
-        rollout = agent.n_envs * agent.n_steps
-        steps = max(1, CALL // rollout) * rollout
-
-        def learn() -> int:
-            model.learn(steps, reset_num_timesteps=False)
-            return steps
-
-        yield lambda: seconds_per_unit(learn, least, finish_work(device))
 
 
 def share_of_limit(setting: Setting, name: str) -> Measurement:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,14 +15,14 @@ import torch
 from clrl.agents.a2c import A2C
 from clrl.agents.ppo import PPO
 from clrl.agents.rollout import OnPolicy
-from clrl.bench import costs, memory, methods, speed, subject
+from clrl.bench import costs, memory, methods, sb3, speed, subject
 from clrl.bench.figure import Measurement, Setting
 from clrl.envs.vector import AtariVectorEnv
 from clrl.methods.ewc import EWC
 from clrl.methods.fisher import exact_fisher
 from clrl.nets.bodies import body
 from clrl.nets.plain import PlainNet
-from clrl.types import LossFn, NetSpec, Task, as_route
+from clrl.types import ClrlError, LossFn, NetSpec, Task, as_route
 
 TINY = Setting(pairs=2, device="cpu", seconds=0.0)
 
@@ -36,7 +37,7 @@ def tiny(name: str) -> OnPolicy:
 def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (subject, speed, methods):
         monkeypatch.setattr(module, "agent_of", tiny)
-    monkeypatch.setattr(speed, "CALL", 1)
+    monkeypatch.setattr(sb3, "CALL", 1)
     monkeypatch.setattr(methods, "TURNS", 2)
 
 
@@ -73,9 +74,24 @@ def parts(measured: Measurement, *names: str) -> list[np.ndarray]:
 @pytest.mark.parametrize("name", ["a2c", "ppo"])
 def test_our_speed_over_theirs(name: str) -> None:
     measured = speed.over_sb3(TINY, name, "float32")
-    ours, sb3 = parts(measured, "ours_steps_per_second", "sb3_steps_per_second")
-    assert measured.values == pytest.approx(ours / sb3)
+    ours, theirs = parts(measured, "ours_steps_per_second", "sb3_steps_per_second")
+    assert measured.values == pytest.approx(ours / theirs)
     assert measured.parts["ours_precision"] == measured.parts["sb3_precision"] == "float32"
+
+
+def test_stable_baselines3_runs_without_what_our_command_sets(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    fake = tmp_path / "python"  # answers every line with a word of its environment
+    fake.write_text("#!/bin/sh\nwhile read -r line; do echo 0.${GOMP_SPINCOUNT:-25}; done\n")
+    fake.chmod(0o755)
+    monkeypatch.setattr(sb3.sys, "executable", str(fake))
+    monkeypatch.setenv("GOMP_SPINCOUNT", "500")
+    with sb3.sb3(tiny("ppo"), TINY, "cpu") as learn:
+        assert [learn(), learn()] == [0.25, 0.25]
+    fake.write_text("#!/bin/sh\n")
+    with sb3.sb3(tiny("ppo"), TINY, "cpu") as learn, pytest.raises(ClrlError, match="gave up"):
+        learn()
 
 
 @pytest.mark.atari
