@@ -50,8 +50,13 @@ class _Waiter:
         self._go.release()
 
     def wait(self, timeout: float) -> Any:
-        """Return what the call gave, or None after `timeout` seconds."""
-        if not self._done.acquire(timeout=timeout):
+        """Return what the call gave, or None after `timeout` seconds.
+
+        Waits a second at a time: a process that was stopped for an hour, or a laptop that slept,
+        loses one of them and not all.
+        """
+        slices = max(1, round(timeout))
+        if not any(self._done.acquire(timeout=timeout / slices) for _ in range(slices)):
             return None
         result, self._result = self._result, None
         if isinstance(result, Exception):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import threading
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -249,3 +251,33 @@ def test_a_start_that_never_comes_is_noticed() -> None:
     with pytest.raises(ClrlError, match=r"Pong.* the start of 2 games"):
         env.reset()
     go_on.set()
+
+
+def test_a_process_that_was_stopped_gives_nothing_up() -> None:
+    # Stopped in the middle of a step for longer than its timeout, in a process of its own.
+    code = """
+import time
+from types import SimpleNamespace
+from clrl.envs.native import NativeBackend
+from clrl.envs.atari import AtariTask
+env = AtariTask(0, "Pong", 6, game="Pong").open(1, 1, training=True, threads=1)
+env._backend.timeout = 2.0
+ale = env._backend._env.ale
+
+def slow(*arguments):
+    time.sleep(0.5)  # goes on after the stop
+    return ale.reset(*arguments)
+
+env._backend._env = SimpleNamespace(ale=SimpleNamespace(reset=slow))
+print("begins", flush=True)
+print(env.reset().shape)
+"""
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "begins\n"
+        time.sleep(0.1)
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(2.5)
+        process.send_signal(signal.SIGCONT)
+        assert process.stdout.read() == "(1, 4, 84, 84)\n"
+    assert process.returncode == 0
