@@ -16,9 +16,9 @@ from clrl.agents.play import play, sample
 from clrl.method import Method
 from clrl.types import Batch, ClrlError, NetSpec, StepResult, Task, VectorEnv
 
-KEPT_OPEN = 8  # tasks whose environments for evaluation stay open: some 10 MB each
-
 __all__ = ["GameTask", "OnPolicy", "RolloutBatch", "gae"]
+
+KEPT_OPEN = 8  # tasks whose environments for evaluation stay open: some 10 MB each
 
 
 class GameTask(Protocol):
@@ -156,6 +156,9 @@ class OnPolicy(Learner):
             env = self._evaluation_env(task, episodes)
             with self.autocast():
                 return play(self.net, env, route, seed, greedy, self.settings.device, tick)
+        except BaseException:  # given up, perhaps in the middle of a step
+            self._close_evaluation()
+            raise
         finally:
             self.net.train(was_training)
 
@@ -172,6 +175,9 @@ class OnPolicy(Learner):
 
     def close(self) -> None:
         self._close_training()
+        self._close_evaluation()
+
+    def _close_evaluation(self) -> None:
         for env in self._evaluation_envs.values():
             env.close()
         self._evaluation_envs.clear()

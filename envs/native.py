@@ -109,8 +109,8 @@ class NativeBackend:
         self, mask: NDArray[np.bool_], seeds: NDArray[np.int64]
     ) -> tuple[NDArray[np.uint8], NDArray[np.int32], NDArray[np.int32]]:
         """Seed and restart the emulators in `mask`; this loads their ROM again (50 ms each)."""
-        which = np.flatnonzero(mask)
-        self._waiter.begin(lambda: self._env.ale.reset(which, seeds))
+        ale, which = self._env.ale, np.flatnonzero(mask)  # not self: the thread would keep it alive
+        self._waiter.begin(lambda: ale.reset(which, seeds))
         obs, info = self._answer(f"the start of {len(which)} games")
         return obs, info["lives"], info["episode_frame_number"]
 

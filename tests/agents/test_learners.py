@@ -12,7 +12,7 @@ from clrl.agents.a2c import A2C
 from clrl.agents.learner import RunSettings
 from clrl.agents.play import sample
 from clrl.agents.ppo import PPO
-from clrl.agents.rollout import OnPolicy, gae
+from clrl.agents.rollout import KEPT_OPEN, OnPolicy, gae
 from clrl.agents.statistics import policy_terms
 from clrl.envs.toy import toy_sequence
 from clrl.method import Method
@@ -245,3 +245,55 @@ def test_a_gpu_gives_the_same_update_as_the_cpu():
     cpu, cuda = (dict(learner.net.named_parameters()) for learner in learners)
     for name, p in cpu.items():
         torch.testing.assert_close(p, cuda[name].cpu(), atol=1e-5, rtol=1e-4)
+
+
+class Counted:
+    """Opens a toy task and counts the environments that are open."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.open = self.opened = 0
+        task_type = type(TASK)
+        really = task_type.open
+
+        def opening(task, *args, **kwargs):
+            env = really(task, *args, **kwargs)
+            self.open, self.opened = self.open + 1, self.opened + 1
+            close = env.close
+
+            def closing() -> None:
+                self.open -= 1
+                close()
+
+            env.close = closing
+            return env
+
+        monkeypatch.setattr(task_type, "open", opening)
+
+
+def test_environments_for_evaluation_are_used_again_and_bounded(monkeypatch):
+    counted, tasks = Counted(monkeypatch), toy_sequence(KEPT_OPEN + 2).tasks
+    learner = A2C(n_envs=2, n_steps=2)
+    spec = NetSpec(tasks[0].input_shape, (Linear(8),), tasks)
+    learner.setup(Method(), spec, RunSettings(0, 100, 1, torch.device("cpu")))
+    first = learner.evaluate(tasks[0], 2, seed=1)
+    assert learner.evaluate(tasks[0], 2, seed=1) == first
+    assert (counted.opened, counted.open) == (1, 1)
+    for task in tasks:
+        learner.evaluate(task, 2, seed=1)
+    assert (counted.opened, counted.open) == (len(tasks), KEPT_OPEN)
+    learner.close()
+    assert counted.open == 0
+
+
+def test_an_evaluation_given_up_leaves_no_environment_in_the_middle_of_a_step(monkeypatch):
+    counted = Counted(monkeypatch)
+    learner = set_up(A2C(n_envs=2, n_steps=2))
+
+    def give_up() -> None:
+        raise KeyboardInterrupt
+
+    before = learner.evaluate(TASK, 2, seed=1)
+    with pytest.raises(KeyboardInterrupt):
+        learner.evaluate(TASK, 2, seed=1, tick=give_up)
+    assert counted.open == 1  # that of the training
+    assert learner.evaluate(TASK, 2, seed=1) == before

@@ -126,3 +126,13 @@ def test_the_value_head_has_none():
     net = net_of((6,), (Linear(9),), 4)
     fisher = exact_fisher(net, torch.randn(5, 6), torch.zeros(5, dtype=torch.long))
     assert not fisher["heads.value.0.weight"].any()
+
+
+@pytest.mark.parametrize(
+    "layer", [torch.nn.LayerNorm(6), torch.nn.Conv2d(1, 1, 3, padding=1)], ids=["norm", "padded"]
+)
+def test_a_layer_without_a_formula_is_refused_and_not_left_at_zero(layer: torch.nn.Module):
+    net = PlainNet(NetSpec((6,), (Linear(6),), (Task(0, "a", 2),)))
+    net.trunk.append(layer)
+    with pytest.raises(ValueError, match=r"trunk\.2.*no exact Fisher"):
+        exact_fisher(net, torch.zeros(1, 6), torch.zeros(1, dtype=torch.long))

@@ -35,6 +35,13 @@ def test_glibc_is_asked_for_what_it_grants(
 
 @pytest.mark.parametrize("platform", ["linux", "darwin", "win32"])
 def test_other_allocators_are_left_alone(platform: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[object] = []
+
+    def musl(name: object) -> SimpleNamespace:
+        opened.append(name)
+        return SimpleNamespace()  # it has no mallopt
+
     monkeypatch.setattr(sys, "platform", platform)
-    monkeypatch.setattr(memory.ctypes, "CDLL", lambda _: SimpleNamespace())  # musl has no mallopt
+    monkeypatch.setattr(memory.ctypes, "CDLL", musl)
     memory.keep_freed_memory()
+    assert opened == ([None] if platform == "linux" else [])
