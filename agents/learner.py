@@ -56,7 +56,9 @@ class Learner:
     A subclass is a dataclass whose fields are its hyper-parameters; the rest is made in `setup`.
     """
 
-    kind: ClassVar[str]
+    kind: ClassVar[str]  # `rl` or `supervised`
+    score: ClassVar[str] = "return"  # what an evaluation row is judged by
+    record_every: ClassVar[int] = 1_000  # steps between records
 
     learning_rate: float = 2.5e-4
     """Step size at the start of a schedule."""
@@ -100,10 +102,10 @@ class Learner:
         self.begun.append(task)
         self.task_step = 0
         self.optimizer = self.make_optimizer(self.method.trainable())
-        self.open_task(task)
+        self.open_tasks()
 
-    def open_task(self, task: Task) -> None:
-        """Open what the task is learned from."""
+    def open_tasks(self) -> None:
+        """Open what this visit learns from: `learned`."""
         raise NotImplementedError
 
     def update(self) -> dict[str, float]:
@@ -143,6 +145,11 @@ class Learner:
         return self.begun[-1]
 
     @property
+    def learned(self) -> tuple[Task, ...]:
+        """The distinct tasks this visit learns from: its own, unless the method mixes in others."""
+        return tuple(self.method.mixture(self.begun))
+
+    @property
     def task_progress(self) -> float:
         """The share of this visit's steps that is done, in [0, 1]."""
         return min(1.0, self.task_step / self.settings.steps_per_visit)
@@ -179,7 +186,8 @@ class Learner:
 
         The first number is the stream's label, and a label always comes with as many numbers:
         0 actions and minibatches, 1 training games, 2 evaluations on schedule, 3 games after a
-        resume that could not restore them, 4 evaluations of a finished run.
+        resume that could not restore them, 4 evaluations of a finished run, 5 the order of
+        pictures in an epoch, 6 their order for `end_task`.
         """
         entropy = (self.settings.seed, *stream)
         return int(np.random.SeedSequence(entropy).generate_state(1)[0] >> 1)

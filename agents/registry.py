@@ -10,4 +10,8 @@ REGISTRY: dict[str, tuple[str, str]] = {  # name: ("module:Class", what it is in
         "clrl.agents.ppo:PPO",
         "proximal policy optimization: several clipped epochs a rollout",
     ),
+    "supervised": (
+        "clrl.agents.supervised:Supervised",
+        "classification of pictures, for the same methods",
+    ),
 }

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from clrl.agents.interleaved import Interleaved, shares
 from clrl.agents.learner import EvaluationRow, Learner, RunSettings
 from clrl.agents.play import play, sample
 from clrl.method import Method
@@ -38,6 +39,10 @@ class RolloutBatch(Batch):
     value: Tensor  # V(x) of that policy
     advantage: Tensor
     return_: Tensor  # advantage + value: the value head's target
+
+    @property
+    def target(self) -> Tensor:
+        return self.action
 
 
 def gae(
@@ -92,6 +97,7 @@ class OnPolicy(Learner):
 
     def setup(self, method: Method, spec: NetSpec, settings: RunSettings) -> None:
         super().setup(method, spec, settings)
+        shares(self.n_envs, len(method.mixture(spec.tasks)))  # refused now, not at a later visit
         self._env: VectorEnv | None = None
         self._evaluation_envs: dict[tuple[int, int], VectorEnv] = {}  # by task and episodes
 
@@ -105,12 +111,14 @@ class OnPolicy(Learner):
 
     # ------------------------------------------------------------------------- life of a task
 
-    def open_task(self, task: Task) -> None:
+    def open_tasks(self) -> None:
         self._close_training()
         seed = self.seed_for(1, len(self.begun))
-        self._env = env = cast(GameTask, task).open(
-            self.n_envs, seed, training=True, threads=self.settings.threads
-        )
+        parts = [
+            cast(GameTask, task).open(n, seed, training=True, threads=self.settings.threads)
+            for task, n in zip(self.learned, self._shares(), strict=True)
+        ]
+        self._env = env = parts[0] if len(parts) == 1 else Interleaved(parts)
         self._obs = env.reset(seed)
         self._recent: deque[float] = deque(maxlen=100)  # raw returns of the last full games
         self._x = self._pixels(env.obs_shape)
@@ -122,10 +130,17 @@ class OnPolicy(Learner):
         buffer = torch.empty(size, dtype=torch.uint8, device=device, memory_format=layout)
         return buffer.view(self.n_steps, self.n_envs, *shape)
 
+    def _shares(self) -> list[int]:
+        return shares(self.n_envs, len(self.learned))
+
+    def _route(self, *, training: bool) -> Tensor:
+        """Return (n_envs,) the sub-network of each environment."""
+        parts = zip(self.learned, self._shares(), strict=True)
+        return torch.cat([self.method.route(task, n, training=training) for task, n in parts])
+
     def update(self) -> dict[str, float]:
         self.net.train()
-        route = self.method.route(self.task, self.n_envs, training=True)
-        batch = self.collect(route)
+        batch = self.collect(self._route(training=True))
         self.step += self.n_steps * self.n_envs
         self.task_step += self.n_steps * self.n_envs
         self.method.observe(batch, self.task_progress)
@@ -140,7 +155,7 @@ class OnPolicy(Learner):
         self.method.end_task(self.task, self._fresh_data())
 
     def _fresh_data(self) -> Iterator[Batch]:
-        route = self.method.route(self.task, self.n_envs, training=False)
+        route = self._route(training=False)
         while True:
             self.extra_steps += self.n_steps * self.n_envs
             yield self.collect(route).flat()
@@ -264,7 +279,7 @@ class OnPolicy(Learner):
         super().load_state_dict(state, tasks)
         if "env" not in state:
             return None
-        self.open_task(self.task)
+        self.open_tasks()
         assert self._env is not None
         self._recent.extend(state["recent"])
         try:

@@ -35,6 +35,7 @@ class Kind(StrEnum):
     METHODS = "methods"
     AGENTS = "agents"
     GAMES = "games"
+    DATASETS = "datasets"
     SEQUENCES = "sequences"
     BODIES = "bodies"
     PROTOCOLS = "protocols"
@@ -120,10 +121,26 @@ def evaluate(
 def list_names(
     kind: Annotated[Kind, typer.Argument(metavar="WHAT", help=" | ".join(Kind))],
 ) -> None:
-    """List what a configuration can name: methods, agents, games, sequences, bodies, protocols."""
+    """List what a configuration can name: methods, agents, games, data sets, sequences, ..."""
     from clrl.listing import names
 
     _print_names(names(kind.value))
+
+
+@app.command(rich_help_panel=RUN)
+def fetch(
+    names: Annotated[
+        list[str], typer.Argument(metavar="NAME", help="Data sets: see clrl list datasets.")
+    ],
+) -> None:
+    """Download image data sets into $CLRL_DATA (else the user's cache), with checksums checked."""
+    from clrl.envs.datasets import canonical, folder
+    from clrl.envs.fetch import fetch as download
+
+    for name in [canonical(name) for name in names]:  # all are known before any is brought
+        written = download(name)
+        told = f"{len(written)} files written" if written else "nothing to do, all is there"
+        print(f"{name}: {told} ({folder()})", flush=True)
 
 
 @app.command(rich_help_panel=LOOK)

@@ -32,7 +32,11 @@ REQUIRED = {  # distribution: module
     "typer": "typer",
     "wandb": "wandb",
 }
-OPTIONAL = {"tensorboard": ("tensorboard", "pip install tensorboard")}
+OPTIONAL = {
+    "tensorboard": ("tensorboard", "pip install tensorboard"),
+    "scikit-learn": ("sklearn", "pip install 'clrl[images]'"),
+    "pooch": ("pooch", "pip install 'clrl[images]'"),
+}
 PYTHONS = ((3, 11), (3, 14))  # from, below
 GIB = 2**30
 LITTLE_DISK = 2 * GIB
@@ -62,6 +66,7 @@ def examine(runs: Path = Path("runs")) -> list[Check]:
         *_load(),
         *_device(),
         _roms(),
+        *_data_sets(),
         _disk(runs),
         _wandb_key(),
     ]
@@ -164,6 +169,20 @@ def _md5(path: Path) -> str:
         return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
     except OSError:
         return ""
+
+
+def _data_sets() -> list[Check]:
+    """Tell which image data sets are there; games need none."""
+    try:
+        from clrl.envs.datasets import DATASETS, folder, missing
+    except ImportError:  # of what other checks tell already
+        return []
+    absent = {name for name in DATASETS if missing(name)}
+    value = f"{', '.join(name for name in DATASETS if name not in absent) or 'none'} ({folder()})"
+    if "CLRL_DATA" in os.environ and not folder().is_dir():
+        remedy = "set CLRL_DATA to the folder of the data sets, or make it with: clrl fetch NAME"
+        return [Check("data sets", "note", f"no folder {folder()}", remedy)]
+    return [Check("data sets", "ok", value, "clrl fetch NAME, for others" if absent else "")]
 
 
 def _disk(runs: Path) -> Check:

@@ -32,7 +32,7 @@ def names(kind: str) -> list[tuple[str, str]]:
     """Return names and one-line descriptions.
 
     Args:
-        kind: methods, agents, games, sequences, bodies or protocols.
+        kind: methods, agents, games, datasets, sequences, bodies or protocols.
 
     Raises:
         KeyError: for another kind.
@@ -41,6 +41,7 @@ def names(kind: str) -> list[tuple[str, str]]:
         "methods": _methods,
         "agents": _agents,
         "games": _games,
+        "datasets": _datasets,
         "sequences": _sequences,
         "bodies": _bodies,
         "protocols": _protocols,
@@ -70,10 +71,18 @@ def _games() -> list[tuple[str, str]]:
     return [(game, f"{counts[game]} actions") for game in sorted(counts)]
 
 
+def _datasets() -> list[tuple[str, str]]:
+    from clrl.envs.datasets import DATASETS
+
+    return [(name, source.description) for name, source in DATASETS.items()]
+
+
 def _sequences() -> list[tuple[str, str]]:
     from clrl.envs.sequences import SEQUENCES
+    from clrl.envs.vision import IMAGE_SEQUENCES
 
-    return [(name, sequence.description) for name, sequence in SEQUENCES.items()]
+    known = SEQUENCES | IMAGE_SEQUENCES
+    return [(name, sequence.description) for name, sequence in known.items()]
 
 
 def _protocols() -> list[tuple[str, str]]:

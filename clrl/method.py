@@ -15,7 +15,7 @@ One run, seen from a method:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -72,6 +72,14 @@ class Method:
         """
         return as_route(task, n)
 
+    def mixture(self, begun: Sequence[Task]) -> Sequence[Task]:
+        """Choose the distinct tasks that the visit now beginning learns from, together.
+
+        Called by the learner after `begin_task`; `begun` holds the tasks of all visits so far, the
+        new one last, which is all that is learned from by default (joint training: all of them).
+        """
+        return begun[-1:]
+
     def observe(self, batch: Batch, progress: float) -> None:
         """See what was just experienced (hook 5), before any update is made from it.
 
@@ -92,10 +100,10 @@ class Method:
         Called by `gradient_step` after backward and before clipping.
         """
 
-    def after_step(self) -> None:
+    def after_step(self, step_size: float) -> None:
         """Act on the weights just updated (hook 8).
 
-        Called by `gradient_step` after the optimizer.
+        Called by `gradient_step` after the optimizer, with the learning rate it used.
         """
 
     def state_dict(self) -> dict[str, Any]:
@@ -111,6 +119,10 @@ class Method:
         Called when a row of `metrics.jsonl` is written, every thousand steps or so: what is only
         recorded is best computed here.
         """
+        return {}
+
+    def importances(self) -> dict[str, Tensor]:
+        """Return by name how much the last finished visit needs each parameter; none by default."""
         return {}
 
     def trainable(self) -> Iterable[nn.Parameter]:

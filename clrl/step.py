@@ -56,5 +56,5 @@ def gradient_step(
     if not torch.isfinite(norm):
         raise NonFiniteGradientError(f"gradient norm {norm.item()} with a loss of {loss.item()}")
     optimizer.step()
-    method.after_step()
+    method.after_step(optimizer.param_groups[0]["lr"])
     return loss.detach(), norm

@@ -23,6 +23,7 @@ __all__ = [
     "LayerSpec",
     "Linear",
     "LossFn",
+    "MaxPool",
     "Net",
     "NetSpec",
     "Output",
@@ -59,7 +60,8 @@ class Task:
         id: 0..K-1; the index of its head and, for most methods, its route.
         name: unique in a sequence, as in records and reports ("Freeway", "Pong-noisy").
         n_outputs: actions or classes of the head that serves it.
-        legal: with a shared head, the outputs that exist in this task; None: all of them.
+        legal: with a shared head, the outputs that exist in this task; None: all of them. The
+            others are masked if the net is told which task it is in (`NetSpec.masks`).
     """
 
     id: int
@@ -161,6 +163,11 @@ class Batch:
     def __len__(self) -> int:
         return self.x.shape[0]
 
+    @property
+    def target(self) -> Tensor:
+        """(B,) long: the output that was taken (actions) or is right (classes)."""
+        raise NotImplementedError
+
     def flat(self) -> Self:
         """Merge the first two axes of every field: (T, N, ...) to (T * N, ...)."""
         return replace(self, **{f.name: getattr(self, f.name).flatten(0, 1) for f in fields(self)})
@@ -194,11 +201,19 @@ LossFn = Callable[[Any], Tensor]  # a learner's own loss of one of its batches, 
 
 @dataclass(frozen=True)
 class Conv:
-    """A convolution without padding, followed by ReLU; `kernel` is (height, width) or a side."""
+    """A convolution followed by ReLU; `kernel` is (height, width) or a side, `padding` zeros."""
 
     out: int
     kernel: int | tuple[int, int]
     stride: int = 1
+    padding: int = 0
+
+
+@dataclass(frozen=True)
+class MaxPool:
+    """The largest of each `size` x `size` square of a map; has no weights and no ReLU."""
+
+    size: int
 
 
 @dataclass(frozen=True)
@@ -208,7 +223,7 @@ class Linear:
     out: int
 
 
-LayerSpec = Conv | Linear
+LayerSpec = Conv | MaxPool | Linear
 
 
 @dataclass(frozen=True)
@@ -219,7 +234,9 @@ class NetSpec:
         input_shape: of one observation, channels first, e.g. (4, 84, 84).
         body: the chain that becomes a trunk once, per task or per module, as the method decides.
         tasks: the distinct tasks, in id order.
-        shared_head: one head for all tasks, outputs outside `Task.legal` masked; else one a task.
+        shared_head: one head for all tasks; else one a task.
+        masks: whether logits outside `Task.legal` are masked: true where a sample's task is known,
+            false for class-incremental learning.
         has_value: whether heads also estimate a state's value.
         hidden_gain: gain of the orthogonal initialisation of the body.
         logits_gain: gain of the orthogonal initialisation of the policy (or class) heads.
@@ -229,6 +246,7 @@ class NetSpec:
     body: tuple[LayerSpec, ...]
     tasks: tuple[Task, ...]
     shared_head: bool = False
+    masks: bool = True
     has_value: bool = True
     hidden_gain: float = 2**0.5
     logits_gain: float = 0.01

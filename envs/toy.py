@@ -1,5 +1,7 @@
 """A game without an emulator, learned in seconds: press the button of the bright quarter.
 
+The same as a set of pictures: the class is the button to press.
+
 All that happens is a function of the seed and the step's number: its state is a few numbers.
 """
 
@@ -10,8 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from clrl.envs.datasets import Examples
 from clrl.types import ClrlError, Episode, StepResult, Task, TaskSequence
 
 __all__ = ["ToyTask", "ToyVectorEnv", "toy_sequence"]
@@ -19,6 +23,7 @@ __all__ = ["ToyTask", "ToyVectorEnv", "toy_sequence"]
 SIDE = 12
 TIME_LIMIT = 24  # agent steps; an episode this long is truncated
 END_CHANCE = 1 / 16  # of game over at each step
+PICTURES = {"train": (512, 1), "test": (256, 2)}  # how many, and the seed they are drawn with
 
 
 class ToyVectorEnv:
@@ -48,6 +53,11 @@ class ToyVectorEnv:
         self._lengths = np.zeros(self.n_envs, dtype=np.int64)
         return self._draw()
 
+    @property
+    def answer(self) -> NDArray[np.int64]:
+        """(N,) the action that the next step rewards."""
+        return self._answers[self._bright]
+
     def send(self, actions: NDArray[np.int64]) -> None:
         """Start a step with one action per game; `ClrlError` for one outside 0..n_actions-1."""
         if self._step < 0:
@@ -66,7 +76,7 @@ class ToyVectorEnv:
         """Finish the step begun by `send`."""
         if self._actions is None:
             raise ClrlError("recv() without send(): send actions first")
-        reward = (self._actions == self._answers[self._bright]).astype(np.float32)
+        reward = (self._actions == self.answer).astype(np.float32)
         self._actions = None
         last_obs = self._obs
         self._returns += reward
@@ -150,6 +160,18 @@ class ToyTask(Task):
     def open(self, n_envs: int, seed: int, *, training: bool, threads: int = 0) -> ToyVectorEnv:
         """Open `n_envs` games; `training` and `threads` change nothing here."""
         return ToyVectorEnv(n_envs, self.n_outputs, self.answers, seed)
+
+    @property
+    def evaluated_split(self) -> str:
+        """The part of the pictures that evaluations use."""
+        return "test"
+
+    def examples(self, split: str) -> Examples:
+        """Return pictures (n, 2, 12, 12) and the right action for each as its label."""
+        n, seed = PICTURES[split]
+        env = ToyVectorEnv(n, self.n_outputs, self.answers, seed)
+        x = torch.from_numpy(env.reset())
+        return Examples(x, torch.from_numpy(env.answer))
 
 
 def toy_sequence(k: int, *, cycles: int = 1, shared_head: bool = False) -> TaskSequence:

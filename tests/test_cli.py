@@ -84,7 +84,7 @@ def test_help_names_every_command(run: Run) -> None:
     code, out, _ = run("--help")
     assert code == 0
     assert run() == (0, out, "")
-    for command in ("train", "resume", "eval", "list", "doctor"):
+    for command in ("train", "resume", "eval", "fetch", "list", "doctor"):
         assert f" {command} " in out
 
 
@@ -173,6 +173,43 @@ def test_eval_prints_a_table_or_json(run: Run, monkeypatch: pytest.MonkeyPatch) 
     assert [row["task"] for row in json.loads(out)] == ["Freeway", "Pong"]
 
 
+# --------------------------------------------------------------------------------------- fetch
+
+
+def test_fetch_tells_what_it_wrote_and_where(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CLRL_DATA", str(tmp_path))
+    monkeypatch.setattr("clrl.envs.fetch.fetch", lambda name: [Path("x")] * len(name))
+    code, out, err = run("fetch", "MNIST", "cifar-10")
+    assert (code, err) == (0, "")
+    assert out == f"mnist: 5 files written ({tmp_path})\ncifar10: 7 files written ({tmp_path})\n"
+    monkeypatch.setattr("clrl.envs.fetch.fetch", lambda name: [])
+    assert run("fetch", "digits")[1].startswith("digits: nothing to do")
+
+
+def test_fetch_brings_nothing_if_a_name_is_unknown(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    brought: list[str] = []
+    monkeypatch.setattr("clrl.envs.fetch.fetch", lambda name: brought.append(name) or [])
+    code, out, err = run("fetch", "mnist", "cifar11")
+    assert (code, out, brought) == (3, "", [])
+    assert len(err.splitlines()) == 1 and "did you mean 'cifar10'" in err
+
+
+def test_fetch_without_a_network_is_exit_code_3_and_leaves_nothing(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("CLRL_DATA", str(tmp_path))  # tests refuse to leave this machine
+    code, out, err = run("fetch", "mnist")
+    assert (code, out) == (3, "")
+    assert len(err.splitlines()) == 1 and "clrl fetch mnist" in err
+    assert not list(tmp_path.iterdir())
+
+
 # -------------------------------------------------------------------------------------- errors
 
 
@@ -185,6 +222,7 @@ def test_eval_prints_a_table_or_json(run: Run, monkeypatch: pytest.MonkeyPatch) 
         (["train"], "CONFIG"),
         (["train", SMOKE, "--dry-rnu"], "--dry-rnu"),
         (["list", "gmaes"], "gmaes"),
+        (["fetch"], "NAME"),
         (["eval", "x", "--episodes", "0"], "--episodes"),
         (["trian"], "trian"),
     ],

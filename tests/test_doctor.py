@@ -118,6 +118,20 @@ def test_the_python_versions_are_those_of_the_package(
     assert doctor._python().state == state
 
 
+def test_data_sets_that_are_there_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CLRL_DATA", str(tmp_path))
+    (check,) = doctor._data_sets()
+    assert check == Check("data sets", "ok", f"digits ({tmp_path})", "clrl fetch NAME, for others")
+    (tmp_path / "cifar-100-binary").mkdir()
+    for name in ("train.bin", "test.bin"):
+        (tmp_path / "cifar-100-binary" / name).touch()
+    without(monkeypatch, "sklearn")
+    assert doctor._data_sets()[0].value == f"cifar100 ({tmp_path})"
+    monkeypatch.setenv("CLRL_DATA", str(tmp_path / "nowhere"))
+    (check,) = doctor._data_sets()
+    assert check.state == "note" and "nowhere" in check.value and "CLRL_DATA" in check.remedy
+
+
 def test_little_disk_is_a_note_and_a_closed_folder_is_not_usable(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

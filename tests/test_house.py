@@ -141,13 +141,15 @@ def test_every_data_file_is_shipped() -> None:
 IMPORT_NAMES = {  # distribution: what it is imported as, where that is not its own name
     "opencv-python-headless": "cv2",
     "pyyaml": "yaml",
+    "scikit-learn": "sklearn",
 }
 
 
 @pytest.mark.parametrize("name", sorted(SOURCES))
 def test_only_declared_dependencies_are_imported(name: str) -> None:
     project = PROJECT["project"]
-    declared = [*project["dependencies"], *project["optional-dependencies"]["tensorboard"]]
+    options = {k: v for k, v in project["optional-dependencies"].items() if k != "dev"}
+    declared = [*project["dependencies"], *(line for lines in options.values() for line in lines)]
     names = [re.split(r"[<>=!~; \[]", line)[0].lower() for line in declared]
     known = {IMPORT_NAMES.get(n, n.replace("-", "_")) for n in names}
     for module, line in imports(name):

@@ -38,8 +38,8 @@ def test_the_sequence_of_ones_own_loads(tmp_path):
 
 def test_the_method_in_20_lines_learns_pulls_and_resumes(monkeypatch):
     (text,) = blocks("python")
-    module = ModuleType("readme_l2")
-    monkeypatch.setitem(sys.modules, "readme_l2", module)
+    module = ModuleType("readme_method")
+    monkeypatch.setitem(sys.modules, "readme_method", module)
     exec(compile(text, "README.md", "exec"), module.__dict__)  # noqa: S102  our own text
     assert sum(bool(line) for line in text.splitlines()[11:]) <= 25
 
@@ -49,14 +49,16 @@ def test_the_method_in_20_lines_learns_pulls_and_resumes(monkeypatch):
         torch.manual_seed(0)
         learner = PPO(n_envs=4, n_steps=16, batch_size=32)
         spec = NetSpec((2, 12, 12), (Linear(16),), tasks)
-        learner.setup(module.L2(strength=0.1), spec, RunSettings(0, 640, 2, torch.device("cpu")))
+        learner.setup(
+            module.L2Init(strength=0.1), spec, RunSettings(0, 640, 2, torch.device("cpu"))
+        )
         learners.append(learner)
     first, second = learners
+    assert float(first.method.loss(None, None).detach()) == 0.0  # at the start itself
     for task in tasks:
         first.begin_task(task)
         first.update()
         first.end_task()
-    assert float(first.method.loss(None, None).detach()) == 0.0  # at the anchor itself
     first.begin_task(tasks[0])
     second.load_state_dict(first.state_dict(), tasks)
     assert first.update() == second.update()
@@ -80,7 +82,7 @@ def test_links_and_files_named_exist():
     for target in re.findall(r"\]\((?!http)([^)]+)\)", README):
         assert (ROOT / target).exists(), target
     for place in re.findall(r"`((?:clrl|agents|envs|configs|tests)/[\w/.-]*)`", README):
-        assert (ROOT / place).exists() or place == "clrl/methods/l2.py", place
+        assert (ROOT / place).exists() or place == "clrl/methods/l2_init.py", place
 
 
 @pytest.mark.parametrize("target", ["demo", "test", "lint", "types"])

@@ -73,7 +73,8 @@ def test_hooks_come_in_order_and_gradients_are_edited_before_they_are_clipped():
             self.weight().grad.mul_(1e6)  # type: ignore[union-attr]
             seen.append(("edit_gradients", float(self.weight().detach().sum())))
 
-        def after_step(self):
+        def after_step(self, step_size):
+            assert step_size == 1.0  # the optimizer's
             seen.append(("after_step", float(self.weight().detach().sum())))
 
     method, batch = made(Spy())

@@ -9,6 +9,7 @@ from clrl.bench.figure import Figure
 __all__ = ["FIGURES"]
 
 SPEED, METHODS, COSTS = "clrl.bench.speed", "clrl.bench.methods", "clrl.bench.costs"
+PICTURES = "clrl.bench.pictures"
 
 # fmt: off
 FIGURES = (
@@ -24,12 +25,12 @@ FIGURES = (
            "at least", 0.85, "", f"{SPEED}:share_of_limit", ("a2c",)),
     Figure("ppo_limit", "PPO's share of 1 / (1/emulators + 1/forward + epochs/training)",
            "at least", 0.85, "", f"{SPEED}:share_of_limit", ("ppo",)),
-    Figure("ewc_1", "an update's time under EWC over fine-tuning's, 1 task behind it",
-           "at most", 1.05, "x", f"{METHODS}:ewc", (1,)),
-    Figure("ewc_10", "an update's time under EWC over fine-tuning's, 10 tasks behind it",
-           "at most", 1.05, "x", f"{METHODS}:ewc", (10,)),
-    Figure("ewc_100", "an update's time under EWC over fine-tuning's, 100 tasks behind it",
-           "at most", 1.05, "x", f"{METHODS}:ewc", (100,)),
+    *(Figure(f"{name}_{n}", f"an update's time under {name} over fine-tuning's, {n} behind it",
+             "at most", 1.05, "x", f"{METHODS}:update", (name, n))
+      for name, n in (("ewc", 1), ("ewc", 10), ("ewc", 100), ("l2", 10), ("mas", 10), ("spp", 10),
+                      ("si", 10))),
+    Figure("ewc_decoupled", "an update's time under ewc with form: decoupled, 10 behind it",
+           "at most", 1.05, "x", f"{METHODS}:update", ("ewc", 10, {"form": "decoupled"})),
     Figure("fisher", "exact Fisher of 500 states and 18 actions: speed over a loop over samples",
            "at least", 4.0, "x", f"{METHODS}:fisher_over_loop"),
     Figure("fisher_seconds", "exact Fisher of 500 states and 18 actions: time",
@@ -50,5 +51,9 @@ FIGURES = (
            "at most", 1.0, "x", f"{COSTS}:evaluation", ("a2c", "Freeway")),
     Figure("evaluation_share", "share of a run of PPO on quick3, 1M steps a game, spent evaluating",
            "at most", 0.1, "", f"{COSTS}:evaluation_share"),
+    Figure("split_mnist", "Split MNIST under EWC, 5 x 2,000 steps of 128, the whole command",
+           "at most", 15.0, "s", f"{PICTURES}:split_mnist"),
+    Figure("over_loader", "a usual loop's step (per-sample loader, EWC in the loss) over ours",
+           "at least", 5.0, "x", f"{PICTURES}:over_loader"),
 )
 # fmt: on

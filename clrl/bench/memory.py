@@ -48,7 +48,7 @@ def growth(setting: Setting) -> dict[str, Any]:
     All games are different, and are learned, protected and evaluated as in a run.
     """
     resident = []
-    agent, method = A2C(n_envs=GROWTH_ENVS), EWC(n_states=STATES, n_batches=4)
+    agent, method = A2C(n_envs=GROWTH_ENVS), EWC(n_samples=STATES, n_batches=4)
     short = AtariProtocol(max_frames=MAX_FRAMES)
     learner, tasks = assembled(setting, agent, tuple(games()[:TASKS]), method, protocol=short)
     with closing(learner):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,40 +20,49 @@ from clrl.bench.subject import (
     threads,
     training,
 )
-from clrl.methods.ewc import EWC
+from clrl.methods import REGISTRY
 from clrl.methods.fisher import exact_fisher
 from clrl.types import Net, Task, as_route
 
-__all__ = ["ewc", "fisher_over_loop", "fisher_seconds", "loop_fisher"]
+__all__ = ["fisher_over_loop", "fisher_seconds", "loop_fisher", "update"]
 
+FEW = 8
 TURNS = 10  # short ones: what is measured is a few per cent
 STATES, GAME, LOOP_STATES = 500, "Seaquest", 8  # Seaquest has 18 actions
 
 
-def ewc(setting: Setting, n_tasks: int) -> Measurement:
-    """Measure A2C's time per step under EWC over its time under fine-tuning.
+def update(
+    setting: Setting, name: str, n_tasks: int, settings: Mapping[str, Any] | None = None
+) -> Measurement:
+    """Measure A2C's time per step under a method over its time under fine-tuning.
 
     Args:
         setting: how.
-        n_tasks: finished tasks, each folded in by `end_task` (with few states: how many a Fisher
-            was averaged over does not show in an update).
+        name: of the method.
+        n_tasks: finished tasks, each taken in by `end_task` (with few states: how many an
+            importance was averaged over does not show in an update).
+        settings: of the method, where they are not its defaults.
     """
     precision = best_precision(setting.device)
-    method = EWC(n_states=8, n_batches=1)
+    module, _, cls = REGISTRY[name][0].partition(":")
+    few = {"n_samples": FEW, "n_batches": 1} | ({"batch_size": FEW} if name == "spp" else {})
+    quick = few if name not in ("lwf", "frozen", "joint") else {}
+    method = getattr(importlib.import_module(module), cls)(**(quick | dict(settings or {})))
     with (
         learning(setting, agent_of("a2c"), method=method, precision=precision) as protected,
         learning(setting, agent_of("a2c"), precision=precision) as free,
     ):
         for _ in range(n_tasks):
             protected.end_task()
+        protected.begin_task(protected.task)
         least = setting.seconds / TURNS
         sides = training(protected, least), training(free, least)
         rows = interleave(*sides, pairs=setting.pairs, turns=TURNS)
         rollout = free.n_envs * free.n_steps
         return Measurement(
-            [ewc / finetune for ewc, finetune in rows],
+            [ours / finetune for ours, finetune in rows],
             {
-                "ewc_update_seconds": [ewc * rollout for ewc, _ in rows],
+                f"{name}_update_seconds": [ours * rollout for ours, _ in rows],
                 "finetune_update_seconds": [finetune * rollout for _, finetune in rows],
                 "tasks": n_tasks,
                 "precision": precision,

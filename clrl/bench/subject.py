@@ -19,10 +19,10 @@ from clrl.method import Method
 from clrl.run.assemble import assemble, sequence_of
 from clrl.run.config import Config, SequenceConfig
 from clrl.run.environment import describe_environment
-from clrl.run.train import RECORD_EVERY
 from clrl.types import Task
 
 __all__ = [
+    "ENDLESS",
     "Precision",
     "agent_of",
     "assembled",
@@ -103,7 +103,7 @@ def training(learner: OnPolicy, least: float) -> Workload:
     def update() -> int:
         before = learner.step
         learner.update()
-        if learner.step // RECORD_EVERY > before // RECORD_EVERY:
+        if learner.step // learner.record_every > before // learner.record_every:
             learner.method.records()
         return learner.step - before
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import statistics
 import sys
 import warnings
@@ -19,6 +20,8 @@ from clrl.bench.figure import Device, Figure, Result, Setting
 from clrl.types import ClrlError
 
 __all__ = ["bench", "chosen"]
+
+log = logging.getLogger(__name__)
 
 WIDTH = 160  # of the table where there is no terminal
 
@@ -64,7 +67,7 @@ def bench(names: Sequence[str], pairs: int, device: str, *, as_json: bool) -> No
     here = machine(device)
     results: list[Result] = []
     try:
-        for result in _measured(figures, setting):
+        for result in _measured(figures, setting, named=bool(names)):
             results.append(result)
             if as_json:
                 print(json.dumps(result.row() | {"machine": here}), flush=True)
@@ -83,8 +86,11 @@ def _device(name: str) -> Device:
     return cast(Device, name)
 
 
-def _measured(figures: Sequence[Figure], setting: Setting) -> Iterator[Result]:
-    """Measure in turn; a terminal's stderr says which. No spinner: its thread would be measured."""
+def _measured(figures: Sequence[Figure], setting: Setting, *, named: bool) -> Iterator[Result]:
+    """Measure in turn; a terminal's stderr says which. No spinner: its thread would be measured.
+
+    A figure that lacks its data is left out with a line, unless it was asked for by name.
+    """
     shown = Console(stderr=True)
     for i, figure in enumerate(figures, 1):
         if shown.is_terminal:
@@ -93,6 +99,11 @@ def _measured(figures: Sequence[Figure], setting: Setting) -> Iterator[Result]:
         try:
             with _quiet():
                 result = figure.measure(setting)
+        except ClrlError as error:
+            if named or error.exit_code != 3:
+                raise
+            log.warning("%s is left out: %s", figure.name, error)
+            continue
         finally:
             if shown.is_terminal:
                 print(end="\x1b[2K", file=sys.stderr, flush=True)  # clears the line

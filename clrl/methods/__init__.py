@@ -7,5 +7,11 @@ __all__ = ["REGISTRY"]
 REGISTRY: dict[str, tuple[str, str]] = {  # name: ("module:Class", what it is in one line)
     "finetune": ("clrl.method:Method", "keep training the same net and protect nothing"),
     "frozen": ("clrl.methods.frozen:Frozen", "after the first task train only the new heads"),
+    "joint": ("clrl.methods.joint:Joint", "train on all tasks so far together: the upper bound"),
+    "l2": ("clrl.methods.l2:L2", "hold all weights alike where they were"),
     "ewc": ("clrl.methods.ewc:EWC", "elastic weight consolidation: hold what old tasks rely on"),
+    "mas": ("clrl.methods.mas:MAS", "memory aware synapses: hold what outputs are sensitive to"),
+    "si": ("clrl.methods.si:SI", "synaptic intelligence: hold what lowered the loss on its way"),
+    "spp": ("clrl.methods.spp:SPP", "soft parameter pruning: hold what entropy depends on"),
+    "lwf": ("clrl.methods.lwf:LwF", "learning without forgetting: distil old heads on new inputs"),
 }

@@ -1,76 +1,169 @@
-"""What quadratic penalties share: many anchors folded into one."""
+"""What quadratic penalties share: how importance is taken, kept, and acts on training."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor
-from torch.nn import functional as F
+from torch import Tensor, nn
 
-__all__ = ["Quadratic"]
+from clrl.method import Method
+from clrl.methods.quadratic import Quadratic
+from clrl.types import Batch, ClrlError, LossFn, Net, NetSpec, Task
+
+__all__ = ["Penalty"]
 
 
-class Quadratic:
-    """A sum of quadratics, kept as one: memory and time do not grow with the number of tasks.
+@dataclass
+class Penalty(Method):
+    """Pull weights towards where they were, each as strongly as it mattered to finished tasks.
 
-    `sum_k sum_i w_k,i (theta_i - a_k,i)^2 = sum_i W_i (theta_i - A_i)^2 + constant`, where W is
-    the sum of the weights and A the weighted mean of the anchors. The constant matters to no
-    gradient; it is kept so that values agree with the separate form.
+    `L(theta) + factor * strength * sum_k sum_i Omega_k,i (theta_i - theta*_k,i)^2`, one term k for
+    every finished visit, all folded into one quadratic (`Quadratic`). A subclass says in
+    `importance` what Omega is. Protected are the parameters that tasks share: the trunk, and the
+    head if it is one for all.
+
+    The penalty acts in one of two forms. `loss`: its gradient is added to the loss's in closed
+    form, and both are clipped and rescaled by Adam together, as papers' code does. `decoupled`: the
+    optimizer steps on the learner's loss alone, then weights take the proximal step of the penalty,
+    `theta <- (theta + s W A) / (1 + s W)` with `s = 2 * factor * strength * learning rate`: stable
+    for any strength, neither eaten by clipping nor rescaled by Adam.
     """
 
-    def __init__(self) -> None:
-        self.weight: dict[str, Tensor] = {}
-        self.anchor: dict[str, Tensor] = {}
-        self.constant = 0.0
+    factor: ClassVar[float] = 1.0  # 1/2 where the paper has it
 
-    def add(self, weight: dict[str, Tensor], anchor: dict[str, Tensor]) -> None:
-        """Fold in `sum_i weight_i (theta_i - anchor_i)^2`; weights must not be negative."""
-        for name, w in weight.items():
-            a = anchor[name].detach()
-            if name not in self.weight:
-                self.weight[name], self.anchor[name] = w.clone(), a.clone()
-                continue
-            total = self.weight[name] + w
-            share = torch.where(total > 0, w / total, 0.0)
-            moved = a - self.anchor[name]
-            # in double: the constant is a small sum of large products
-            spread = self.weight[name].double() * share.double() * moved.double().square()
-            self.constant += float(spread.sum())
-            self.anchor[name] += share * moved
-            self.weight[name] = total
+    strength: float = 1.0
+    """The paper's lambda or c: higher forgets less and learns less; 0 is fine-tuning."""
+    form: Literal["loss", "decoupled"] = "loss"
+    """`loss`: add the penalty's gradient; `decoupled`: a proximal step after the optimizer's."""
+    anchors: Literal["separate", "online"] = "separate"
+    """Pull to the weights after each visit, or with all importance to the latest ones only."""
+    gamma: float = 1.0
+    """With `online` anchors: `W <- gamma (W + Omega)` when a visit ends; below 1, old ones fade."""
+    normalise: bool = True
+    """Divide each visit's importance by its mean: one strength then serves any game or data."""
+    clip_quantile: float = 1.0
+    """Lower importance above this quantile of a visit's to it (0.999, say); 1 leaves all."""
+    value: bool = False
+    """Protect what the estimate of the value relies on, too, not only what the policy does."""
+    protect_head: bool = True
+    """Protect a head that all tasks share; heads of their own are never protected."""
+    n_samples: int = 512
+    """States or images the importance is averaged over."""
+    n_batches: int = 8
+    """Rollouts or batches they are drawn from, evenly: more are less alike."""
 
-    def value(self, theta: Mapping[str, Tensor]) -> Tensor | float:
-        """Return the sum, differentiable in `theta`; 0.0 before anything was added."""
-        if not self.weight:
-            return 0.0
-        terms = [
-            # fewer passes over memory than `w * (theta - anchor).square()`
-            F.mse_loss(theta[name], self.anchor[name], reduction="none").mul_(w).sum()
-            for name, w in self.weight.items()
-        ]
-        return torch.stack(terms).sum() + self.constant
+    def __post_init__(self) -> None:
+        if not 0 <= self.strength < float("inf"):
+            raise ValueError(f"strength is {self.strength}: expected a number from 0")
+        for name in ("gamma", "clip_quantile"):
+            share = getattr(self, name)
+            if not 0 < share <= 1:
+                raise ValueError(f"{name} is {share}: expected a number above 0, at most 1")
+        if self.gamma != 1 and self.anchors != "online":
+            raise ValueError(
+                f"gamma is {self.gamma}: only anchors 'online' have it, not {self.anchors!r}"
+            )
+        if not 1 <= self.n_batches <= self.n_samples:
+            raise ValueError(
+                f"n_batches is {self.n_batches}: expected from 1 to n_samples ({self.n_samples})"
+            )
 
-    @torch.no_grad()
-    def add_gradient(self, theta: Mapping[str, Tensor], scale: float) -> None:
-        """Add the gradient of `scale * value(theta)` to every `.grad` of `theta`.
+    def build(self, spec: NetSpec) -> Net:
+        self.penalty = Quadratic()
+        self._last: dict[str, Tensor] = {}  # for onlookers; not kept
+        net = super().build(spec)
+        self.protected = self._choose_protected()  # by name; looked up once, used at every step
+        return net
 
-        The same as a backward pass through `value`, at a fraction of its time. What needs no
-        gradient gets none.
+    def importance(self, data: Iterator[Batch]) -> dict[str, Tensor]:
+        """Return Omega of the visit that just ended, by name, of all `protected` at least.
+
+        Args:
+            data: batches of the finished task; `draw` takes samples of them.
         """
-        for name, w in self.weight.items():
-            p = theta[name]
-            if not p.requires_grad:
-                continue
-            if p.grad is None:  # the learner's loss did not depend on it; the penalty does
-                p.grad = torch.zeros_like(p)
-            p.grad.addcmul_(w, p - self.anchor[name], value=2 * scale)
+        raise NotImplementedError
+
+    def end_task(self, task: Task, data: Iterator[Batch]) -> None:
+        if self.strength == 0:
+            return  # nothing is computed that would be multiplied by zero
+        found = self.importance(data)
+        omega = self._checked({name: found[name] for name in self.protected}, task)
+        if self.clip_quantile < 1:
+            values = torch.cat([o.flatten() for o in omega.values()])
+            rank = max(1, round(self.clip_quantile * values.numel()))
+            most = values.kthvalue(rank).values
+            omega = {name: o.clamp(max=most) for name, o in omega.items()}
+        if self.normalise:
+            mean = sum(float(o.sum()) for o in omega.values()) / sum(
+                o.numel() for o in omega.values()
+            )
+            omega = {name: o / mean for name, o in omega.items()} if mean > 0 else omega
+        if self.anchors == "separate":
+            self.penalty.add(omega, self.protected)
+        else:
+            self.penalty.recentre(omega, self.protected, self.gamma)
+        self._last = omega
+
+    def _choose_protected(self) -> dict[str, nn.Parameter]:
+        shared = self.net.shared_parameters()
+        if not self.protect_head:
+            return self.net.body_parameters()
+        if self.value:
+            return shared
+        return {name: p for name, p in shared.items() if not name.startswith("heads.value.")}
+
+    def draw(self, data: Iterator[Batch]) -> Batch:
+        """Draw `n_samples`, evenly spaced within `n_batches` batches: no generator is needed."""
+        per_batch = -(-self.n_samples // self.n_batches)
+        drawn = []
+        for _ in range(self.n_batches):
+            batch = next(data)
+            index = torch.linspace(0, len(batch) - 1, min(per_batch, len(batch)))
+            drawn.append(batch[index.round().long().to(batch.x.device)])
+        parts = {f.name: [getattr(b, f.name) for b in drawn] for f in fields(drawn[0])}
+        return replace(
+            drawn[0], **{name: torch.cat(p)[: self.n_samples] for name, p in parts.items()}
+        )
+
+    def edit_gradients(self, loss_fn: LossFn) -> None:
+        if self.strength > 0 and self.form == "loss":
+            self.penalty.add_gradient(self.protected, self.factor * self.strength)
+
+    def after_step(self, step_size: float) -> None:
+        if self.strength > 0 and self.form == "decoupled":
+            self.penalty.pull(self.protected, self.factor * self.strength * step_size)
+
+    def records(self) -> dict[str, float]:
+        if not self.penalty.weight or self.strength == 0:
+            return {}
+        value = self.penalty.value(self.protected)
+        return {"penalty": self.factor * self.strength * value}
+
+    def importances(self) -> dict[str, Tensor]:
+        return self._last
 
     def state_dict(self) -> dict[str, Any]:
-        return {"weight": self.weight, "anchor": self.anchor, "constant": self.constant}
+        return {"penalty": self.penalty.state_dict()}
 
-    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
-        self.weight = {k: v.to(device) for k, v in state["weight"].items()}
-        self.anchor = {k: v.to(device) for k, v in state["anchor"].items()}
-        self.constant = float(state["constant"])
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        device = next(self.net.parameters()).device
+        self.penalty.load_state_dict(state["penalty"], device)
+
+    def _checked(self, omega: dict[str, Tensor], task: Task) -> dict[str, Tensor]:
+        """Refuse importance that would spoil what is stored, and all training after it."""
+        for name, o in omega.items():
+            finite = torch.isfinite(o).all() & torch.isfinite(self.net.get_parameter(name)).all()
+            if not bool(finite):
+                raise ClrlError(
+                    f"the importance of {name} after {task.name!r} is not finite: the net has "
+                    "diverged; lower agent.learning_rate and resume from the last checkpoint"
+                )
+            if bool((o < 0).any()):
+                raise ClrlError(
+                    f"the importance of {name} after {task.name!r} is negative: expected numbers "
+                    f"from 0; mend {type(self).__name__}.importance"
+                )
+        return omega

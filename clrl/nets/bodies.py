@@ -16,6 +16,8 @@ BODIES: dict[str, str] = {
     "a3c": "A3C's, small and fast: 16 8x8/4, 32 4x4/2 filters, 256 units",
     "pnn": "progressive nets' of 2016: 12 8x8/4, 12 4x4/2, 12 3x4/1 filters, 256 units",
     "mlp": "fully connected: 400, 400 units unless `hidden` says otherwise",
+    "vgg9": "for 32x32 pictures: pairs of 64, 128, 256 3x3 filters, pooled, 512 and 512 units",
+    "vgg9_quarter": "vgg9 with a quarter of its filters and units: 15 times faster",
 }
 MLP_HIDDEN = (400, 400)
 
@@ -30,7 +32,7 @@ def body(name: str, hidden: Sequence[int] | None = None) -> tuple[LayerSpec, ...
     Raises:
         ClrlError: (exit 2) an unknown name, or `hidden` where it means nothing.
     """
-    from clrl.types import ClrlError, Conv, Linear
+    from clrl.types import ClrlError, Conv, Linear, MaxPool
 
     if name not in BODIES:
         close = difflib.get_close_matches(name, BODIES, n=1)
@@ -44,4 +46,8 @@ def body(name: str, hidden: Sequence[int] | None = None) -> tuple[LayerSpec, ...
         return (Conv(16, 8, 4), Conv(32, 4, 2), Linear(256))
     if name == "pnn":  # the third kernel is 3 high and 4 wide
         return (Conv(12, 8, 4), Conv(12, 4, 2), Conv(12, (3, 4), 1), Linear(256))
+    if name in ("vgg9", "vgg9_quarter"):
+        part = 1 if name == "vgg9" else 4
+        pairs = ((Conv(n // part, 3, padding=1),) * 2 + (MaxPool(2),) for n in (64, 128, 256))
+        return (*(layer for pair in pairs for layer in pair), *(Linear(512 // part),) * 2)
     return tuple(Linear(units) for units in (MLP_HIDDEN if hidden is None else hidden))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from clrl.types import MASKED, ClrlError, Conv, LayerSpec, NetSpec, Output
+from clrl.types import MASKED, ClrlError, Conv, LayerSpec, MaxPool, NetSpec, Output
 
 __all__ = ["Heads", "as_input", "chain", "orthogonal"]
 
@@ -40,23 +40,26 @@ def chain(
 
     Args:
         input_shape: of one sample, channels first.
-        body: layer specs; every layer is followed by ReLU.
+        body: layer specs; every layer with weights is followed by ReLU.
         gain: of the orthogonal initialisation.
 
     Returns:
         The modules in order, and the number of features that come out (flat).
 
     Raises:
-        ClrlError: when a convolution does not fit what reaches it.
+        ClrlError: when a convolution or a pool does not fit what reaches it.
     """
     modules: list[nn.Module] = []
     shape = input_shape
     for i, spec in enumerate(body):
         if isinstance(spec, Conv):
-            shape_after = _conv_shape(shape, spec, i)
-            conv = nn.Conv2d(shape[0], spec.out, spec.kernel, spec.stride)
+            shape_after = _map_shape(shape, spec, i)
+            conv = nn.Conv2d(shape[0], spec.out, spec.kernel, spec.stride, spec.padding)
             modules += [orthogonal(conv, gain), nn.ReLU()]
             shape = shape_after
+        elif isinstance(spec, MaxPool):
+            shape = _map_shape(shape, spec, i)
+            modules += [nn.MaxPool2d(spec.size)]
         else:
             modules += _flat(modules, shape)
             modules += [orthogonal(nn.Linear(_size(shape), spec.out), gain), nn.ReLU()]
@@ -72,7 +75,8 @@ def _flat(before: list[nn.Module], shape: tuple[int, ...]) -> list[nn.Module]:
     """
     if len(shape) == 1:
         return []
-    return [nn.Flatten(), before.pop()] if before else [nn.Flatten()]
+    last_is_relu = bool(before) and isinstance(before[-1], nn.ReLU)
+    return [nn.Flatten(), before.pop()] if last_is_relu else [nn.Flatten()]
 
 
 def _at_least_float32(x: Tensor) -> Tensor:
@@ -83,24 +87,30 @@ def _size(shape: tuple[int, ...]) -> int:
     return int(torch.Size(shape).numel())
 
 
-def _conv_shape(shape: tuple[int, ...], spec: Conv, i: int) -> tuple[int, int, int]:
-    kernel = (spec.kernel, spec.kernel) if isinstance(spec.kernel, int) else spec.kernel
-    if len(shape) != 3 or shape[1] < kernel[0] or shape[2] < kernel[1]:
+def _map_shape(shape: tuple[int, ...], spec: Conv | MaxPool, i: int) -> tuple[int, int, int]:
+    """Return (channels, height, width) after a layer that slides over maps."""
+    if isinstance(spec, MaxPool):
+        spec = Conv(shape[0], spec.size, spec.size)  # slides as this one would
+    sides = (spec.kernel, spec.kernel) if isinstance(spec.kernel, int) else spec.kernel
+    stride, padding, out = spec.stride, spec.padding, spec.out
+    room = [s + 2 * padding for s in shape[1:]]
+    if len(shape) != 3 or room[0] < sides[0] or room[1] < sides[1]:
         raise ClrlError(
             f"layer {i + 1} of the body, {spec}, does not fit an input of shape {shape}: "
             "expected (channels, height, width) at least as large as the kernel; "
             "choose another body or a larger observation",
             exit_code=2,
         )
-    height, width = ((s - k) // spec.stride + 1 for s, k in zip(shape[1:], kernel, strict=True))
-    return spec.out, height, width
+    height, width = ((s - k) // stride + 1 for s, k in zip(room, sides, strict=True))
+    return out, height, width
 
 
 class Heads(nn.Module):
     """Policy (or class) and value heads on shared features: one pair a task, or one for all.
 
     Logits are always as wide as the widest head; outputs that a task does not have are `MASKED`,
-    so that a batch may mix tasks and no sample ever chooses an illegal action.
+    so that a batch may mix tasks and no sample ever chooses an illegal action; those of a shared
+    head are not where `NetSpec.masks` is false.
     """
 
     legal: Tensor  # (K, width) bool
@@ -120,7 +130,8 @@ class Heads(nn.Module):
         self.shared = spec.shared_head
         legal = torch.zeros(len(spec.tasks), width, dtype=torch.bool)
         for task in spec.tasks:
-            legal[task.id, list(task.legal or range(task.n_outputs))] = True
+            known = task.legal if spec.masks else None
+            legal[task.id, list(known or range(task.n_outputs))] = True
         self.register_buffer("legal", legal, persistent=False)
         self._masks = not bool(legal.all())
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor, nn
 
 from clrl.nets.layers import Heads, as_input, chain
@@ -22,6 +25,12 @@ class PlainNet(Net):
     def forward(self, x: Tensor, route: Tensor) -> Output:
         output: Output = self.heads(self.trunk(as_input(x)), route)
         return output
+
+    def all_logits(self, x: Tensor, task_ids: Sequence[int]) -> Tensor:
+        """Map (B, *input_shape) to the logits (K, B, width) of K tasks; the trunk runs once."""
+        h = self.trunk(as_input(x))
+        routes = [torch.full((len(x),), k, device=x.device) for k in task_ids]
+        return torch.stack([self.heads(h, route).logits for route in routes])
 
     def body_parameters(self) -> dict[str, nn.Parameter]:
         return {n: p for n, p in self.named_parameters() if n.startswith("trunk.")}

@@ -10,6 +10,7 @@ import torch
 
 from clrl.agents.learner import Learner, RunSettings
 from clrl.envs.sequences import SEQUENCES, build_sequence, shuffled
+from clrl.envs.vision import IMAGE_SEQUENCES, build_image_sequence, require_data
 from clrl.nets.bodies import body
 from clrl.run.config import Config
 from clrl.run.memory import keep_freed_memory
@@ -19,18 +20,46 @@ __all__ = ["assemble", "sequence_of"]
 
 
 def sequence_of(config: Config) -> TaskSequence:
-    """Make the tasks and visits that a configuration names; opens no environment."""
+    """Make the tasks and visits that a configuration names; opens no environment.
+
+    Raises:
+        ClrlError: games for a classifier, or pictures for an agent that plays.
+    """
     wanted = config.sequence
+    pictures = config.agent.kind == "supervised"
+    named, others = (IMAGE_SEQUENCES, SEQUENCES) if pictures else (SEQUENCES, IMAGE_SEQUENCES)
+    if wanted.name in others:
+        raise ClrlError(
+            f"sequence.name is {wanted.name!r}, which is of {'games' if pictures else 'pictures'}: "
+            f"expected agent.name {'a2c or ppo' if pictures else 'supervised'}, or one of "
+            f"{', '.join(named)}",
+            2,
+        )
+    if not pictures and (wanted.scenario != "task" or wanted.held_out):
+        raise ClrlError(
+            f"sequence.scenario is {wanted.scenario!r}, sequence.held_out {wanted.held_out}: "
+            "these are for pictures; a game is always known: choose net.heads instead",
+            2,
+        )
     if wanted.name:
-        entries = SEQUENCES[wanted.name].entries(wanted.order_seed)
+        entries = named[wanted.name].entries(wanted.order_seed)
     else:
         entries = shuffled(wanted.tasks or (), wanted.order_seed)
     shared_head = config.net.heads == "shared"
+    if pictures:
+        return build_image_sequence(
+            entries, wanted.cycles, wanted.scenario, shared_head, wanted.held_out
+        )
     return build_sequence(entries, wanted.cycles, config.protocol, shared_head)
 
 
 def assemble(config: Config, sequence: TaskSequence) -> Learner:
-    """Make the learner of a run, set up with its method's net; opens no environment."""
+    """Make the learner of a run, set up with its method's net; opens no environment.
+
+    Raises:
+        ClrlError: no such device, missing data, or a method, net and tasks that do not fit.
+    """
+    require_data(sequence)
     if config.device == "cuda" and not torch.cuda.is_available():
         raise ClrlError("device is 'cuda' but torch finds no GPU: use device=cpu or auto", 2)
     use_cuda = config.device != "cpu" and torch.cuda.is_available()
@@ -39,11 +68,15 @@ def assemble(config: Config, sequence: TaskSequence) -> Learner:
     random.seed(config.seed)
     np.random.seed(config.seed % 2**32)  # noqa: NPY002  libraries may draw from it
     torch.manual_seed(config.seed)
+    plays = config.agent.kind == "rl"
     spec = NetSpec(
         input_shape=sequence.tasks[0].input_shape,
         body=body(config.net.body, config.net.hidden),
         tasks=sequence.tasks,
         shared_head=config.net.heads == "shared",
+        masks=config.sequence.scenario == "task",
+        has_value=plays,
+        logits_gain=0.01 if plays else 1.0,  # an agent begins by trying everything
     )
     settings = RunSettings(
         seed=config.seed,

@@ -56,6 +56,7 @@ class Console:
     Args:
         tasks: names of the visits, in order (a task visited twice is there twice).
         steps_per_visit: agent steps of each.
+        digits: decimals of scores; None: as their size deserves.
         interactive: draw a live view; None: if `file` is a terminal.
         file: where to write; None: stderr.
     """
@@ -64,6 +65,7 @@ class Console:
         self,
         tasks: Sequence[str],
         steps_per_visit: int,
+        digits: int | None = None,
         *,
         interactive: bool | None = None,
         file: TextIO | None = None,
@@ -73,6 +75,7 @@ class Console:
             interactive = self._file.isatty() and os.environ.get("TERM", "dumb") != "dumb"
         self._visits = [_Visit(name) for name in tasks]
         self._total = steps_per_visit
+        self._digits = digits
         self._current: int | None = None
         self._rate: float | None = None  # steps per second now
         self._left: float | None = None  # seconds
@@ -146,7 +149,7 @@ class Console:
             self._left = self._time_left(now, visit * self._total + task_step)
             if self._rich is None and now - self._last_line >= PLAIN_INTERVAL:
                 self._last_line = now
-                returns = "" if shown.return_ is None else f"  return {number(shown.return_)}"
+                returns = "" if shown.return_ is None else f"  return {self._number(shown.return_)}"
                 self._line(
                     f"{self._place(visit)}  {task_step:,}/{self._total:,}"
                     f"  {self._rate:,.0f} steps/s  {duration(self._left)} left{returns}"
@@ -160,7 +163,7 @@ class Console:
                     shown.evaluated = mean
                     shown.best = mean if shown.best is None else max(shown.best, mean)
             if self._rich is None:
-                self._line(f"{self._place(visit)}  eval {task_name}: {number(mean)} (n={n})")
+                self._line(f"{self._place(visit)}  eval {task_name}: {self._number(mean)} (n={n})")
 
     def notice(self, text: str) -> None:
         """Show one line that stays; may be called from any thread."""
@@ -197,7 +200,7 @@ class Console:
         own = [None, *(visit.name for visit in self._visits)]
         with self._lock:
             for title, scores, digits in (
-                ("mean score", rows, None),
+                ("mean score", rows, self._digits),
                 ("normalised score", normalised, 2),
             ):
                 if scores is None:
@@ -253,7 +256,7 @@ class Console:
         )
         bar = ProgressBar(total=self._total, completed=min(shown.done, self._total))
         steps = f"{compact(shown.done)}/{compact(self._total)}"
-        scores = [number(x) for x in (shown.evaluated, shown.best, shown.return_)]
+        scores = [self._number(x) for x in (shown.evaluated, shown.best, shown.return_)]
         table.add_row(name, bar, Text(steps, style="green" if finished else ""), *scores)
 
     def _status(self) -> Text:
@@ -278,6 +281,9 @@ class Console:
         chosen = [k for k in self._records if k.startswith("train/")][:SHOWN_RECORDS]
         text = "  ".join(f"{k.removeprefix('train/')} {self._records[k]:.3g}" for k in chosen)
         return Text(f" {text}", style="dim", no_wrap=True, overflow="ellipsis") if text else None
+
+    def _number(self, score: float | None) -> str:
+        return number(score, self._digits)
 
     def _place(self, visit: int) -> str:
         if self._current is None:

@@ -84,7 +84,7 @@ def evaluate_run(
 
     Returns:
         A row a task: `task`, `mean`, `std`, `min`, `max`, `episodes`, and the human-normalised
-        mean where there is a reference (else None).
+        mean where there is a reference (else None); for pictures `task`, `accuracy`, `loss`, `n`.
 
     Raises:
         ClrlError: no such run, no checkpoint yet, no such task, fewer than one episode.
@@ -103,13 +103,17 @@ def evaluate_run(
         raise ClrlError(f"{run} has no checkpoint yet: nothing to evaluate", 2)
     learner = assemble(config, sequence)
     learner.load_net(found.state["learner"], sequence.tasks)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for t in sequence.tasks:
         if task not in (None, t.name) or not learner.net.can_play(t):
             continue
         seed = learner.seed_for(4, learner.step, t.id)  # other games than the run's own evaluations
-        scores = np.array([row["return"] for row in learner.evaluate(t, episodes, seed)])
+        measured = learner.evaluate(t, episodes, seed)
         learner.close()  # environments of one task at a time
+        if learner.kind == "supervised":
+            rows += [{"task": t.name} | row for row in measured]
+            continue
+        scores = np.array([row["return"] for row in measured])
         rows.append(
             {
                 "task": t.name,

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from clrl.envs.sequences import SEQUENCES
+from clrl.envs.vision import IMAGE_SEQUENCES
 from clrl.nets.bodies import body
 from clrl.run.yaml_safe import nearest
 
@@ -32,7 +33,7 @@ class SequenceConfig:
     """What is learned, in which order, for how long."""
 
     steps: Positive
-    """Agent steps of each visit to a task."""
+    """Agent steps of each visit to a task; for pictures gradient steps."""
     name: str | None = None
     """A sequence that ships (`clrl list sequences`), or"""
     tasks: tuple[str, ...] | None = None
@@ -41,12 +42,19 @@ class SequenceConfig:
     """How often the whole sequence is gone through."""
     order_seed: Seed | None = None
     """Shuffles the order of the tasks; null: as written."""
+    scenario: Literal["task", "domain", "class"] = "task"
+    """For pictures: the `task` is known when it is tested; or not, and classes mean the same in
+    all of them (`domain`), or every task brings new ones (`class`)."""
+    held_out: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """For pictures: share of the training set left out of training and evaluated in place of the
+    test set: to choose hyper-parameters by."""
 
     def __post_init__(self) -> None:
         if (self.name is None) == (self.tasks is None):
             raise ValueError("give one of name (a sequence that ships) and tasks (a list)")
-        if self.name is not None and self.name not in SEQUENCES:
-            raise ValueError(f"name is {self.name!r}: unknown{nearest(self.name, list(SEQUENCES))}")
+        known = [*SEQUENCES, *IMAGE_SEQUENCES]
+        if self.name is not None and self.name not in known:
+            raise ValueError(f"name is {self.name!r}: unknown{nearest(self.name, known)}")
         if self.tasks is not None and not self.tasks:
             raise ValueError("tasks is []: expected at least one")
 
@@ -96,6 +104,8 @@ class TrackingConfig:
     """W&B tags."""
     tensorboard: bool = False
     """Write TensorBoard files into the run folder."""
+    importances: bool = False
+    """Keep the weights and importances of every visit's end in the run folder, to look inside."""
 
 
 @dataclass(frozen=True, kw_only=True)

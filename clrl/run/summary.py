@@ -38,6 +38,7 @@ def summarise(
     return {
         "tasks": names,
         "visits": list(sequence.visits),
+        "score": learner.score,
         "matrix": matrix,
         "metrics": basic_metrics(matrix, sequence.visits),
         "normalised": {"matrix": share, "metrics": basic_metrics(share, sequence.visits)},

@@ -44,13 +44,14 @@ from clrl.run.records import RecordFile, read_records
 from clrl.run.stop import Stopped, StopSignals
 from clrl.run.summary import summarise
 from clrl.run.tracking import Tracker, open_trackers
+from clrl.study.importances import VisitImportance, save_visit
 from clrl.types import ClrlError, TaskSequence
 
 __all__ = ["resume", "train"]
 
 log = logging.getLogger(__name__)
 
-RECORD_EVERY = 1_000  # agent steps between rows of metrics.jsonl; a visit's last update has one
+DIGITS = {"return": None, "accuracy": 2}  # shown of a score; None: as its size deserves
 
 
 def train(config: Config, runs: Path, sequence: TaskSequence | None = None) -> Path:
@@ -126,7 +127,7 @@ def _show(summary: dict[str, Any], console: Console | None = None) -> None:
     """Print the score matrix of a summary."""
     tasks, share = summary["tasks"], summary["normalised"]["matrix"]
     known = any(score is not None for row in share for score in row)
-    console = console or Console(tasks, 0)
+    console = console or Console(tasks, 0, DIGITS[summary.get("score", "return")])
     console.matrix(tasks, summary["matrix"], _row_names(summary), share if known else None)
 
 
@@ -170,7 +171,7 @@ class _Run:
         status: Status = "failed"
         exit_code = 1
         with (
-            Console(names, self.config.sequence.steps) as self.console,
+            Console(names, self.config.sequence.steps, DIGITS[self.learner.score]) as self.console,
             RecordFile(self.folder.metrics) as self.metrics,
             RecordFile(self.folder.evaluations) as self.evaluations,
         ):
@@ -242,6 +243,7 @@ class _Run:
                 self._update()
             self.signals.check()
             learner.end_task()
+            self._keep_importances()
             cursor.stage = "measure"
         self._evaluate("end", cursor.visit + 1)
         cursor.visit, cursor.stage = cursor.visit + 1, "begin"
@@ -260,9 +262,14 @@ class _Run:
         speed = (learner.task_step - before) / (time.monotonic() - clock)
         self.cursor.seconds = time.monotonic() - self._began
         self.console.progress(
-            self.cursor.visit, learner.task_step, speed, records.get("rollout/return_mean"), records
+            self.cursor.visit,
+            learner.task_step,
+            speed,
+            records.get("rollout/return_mean", records.get("train/accuracy")),
+            records,
         )
-        crossed = learner.task_step // RECORD_EVERY > before // RECORD_EVERY
+        every = learner.record_every
+        crossed = learner.task_step // every > before // every
         if not crossed and learner.task_step < self.config.sequence.steps:
             return
         records |= {f"method/{k}": v for k, v in learner.method.records().items()}
@@ -294,18 +301,30 @@ class _Run:
         rows = evaluator.rows(phase, visit, self.signals.check)
         self.cursor.evaluating += time.monotonic() - clock
         means: dict[str, float] = {}
+        score = self.learner.score
         for row in rows:
             self.evaluations.append(row)
         for name in dict.fromkeys(row["task_evaluated"] for row in rows):
-            scores = [row["return"] for row in rows if row["task_evaluated"] == name]
-            means[name] = float(np.mean(scores))
-            self.console.evaluation(max(0, visit - 1), name, means[name], len(scores))
+            own = [row for row in rows if row["task_evaluated"] == name]
+            means[name] = float(np.mean([row[score] for row in own]))
+            n = sum(row.get("n", 1) for row in own)
+            self.console.evaluation(max(0, visit - 1), name, means[name], n)
         where = {
             "global_step": self.learner.step,
             "frames": self.learner.frames,
             "task_step": self.learner.task_step,
         }
-        self.tracker.log(where | {f"eval/{name}/return": mean for name, mean in means.items()})
+        self.tracker.log(where | {f"eval/{name}/{score}": mean for name, mean in means.items()})
+
+    def _keep_importances(self) -> None:
+        if self.config.tracking.importances:
+            method = self.learner.method
+            weight = {name: p.detach() for name, p in method.net.named_parameters()}
+            visit = VisitImportance(self.cursor.visit + 1, method.importances(), weight)
+            try:
+                save_visit(self.folder.path, visit)
+            except ClrlError as error:  # a full disk
+                self.console.notice(f"{error}; training goes on")
 
     def _finish(self) -> None:
         if (

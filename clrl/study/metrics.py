@@ -6,6 +6,10 @@ not be, evaluated. A metric that needs a missing entry is None, never 0.
 
 Tasks may be visited several times. `own[j]` below is the row after the last visit to task j; for a
 sequence without repeats these are the definitions of the papers.
+
+Of the metrics of the SPP paper (Peng et al. 2018), ACC is `average_performance`, BWT is Lopez-Paz's
+`backward_transfer` (the same sum over the same T - 1 tasks), FWT is `spp_forward_transfer` and SMT
+is `smt`.
 """
 
 from __future__ import annotations
@@ -19,8 +23,11 @@ __all__ = [
     "backward_transfer",
     "basic_metrics",
     "forgetting",
+    "forward_transfer",
     "normalised",
     "score_matrix",
+    "smt",
+    "spp_forward_transfer",
 ]
 
 Matrix = Sequence[Sequence[float | None]]
@@ -29,10 +36,11 @@ Matrix = Sequence[Sequence[float | None]]
 def score_matrix(
     rows: Iterable[Mapping[str, Any]], tasks: Sequence[str]
 ) -> list[list[float | None]]:
-    """Average the episodes of `evaluations.jsonl` that belong to the matrix.
+    """Average the scores of `evaluations.jsonl` that belong to the matrix.
 
     Args:
-        rows: evaluation records; those of phase `start` make row 0, those of phase `end` the row
+        rows: evaluation records, one an episode (its score is its `return`) or one a test set (its
+            `accuracy`, in percent); those of phase `start` make row 0, those of phase `end` the row
             of their `visit` (1, 2, ...); others are learning curves and are left out.
         tasks: names of the distinct tasks: the columns.
 
@@ -46,11 +54,15 @@ def score_matrix(
     ... ]
     >>> score_matrix(rows, ["A", "B"])
     [[1.0, None], [5.0, None]]
+    >>> rows = [{"phase": "end", "visit": 0, "task_evaluated": "digits 0, 1", "accuracy": 99.5}]
+    >>> score_matrix(rows, ["digits 0, 1"])
+    [[99.5]]
     """
     scores: defaultdict[tuple[int, str], list[float]] = defaultdict(list)
     for row in rows:
-        if row["phase"] in ("start", "end") and row.get("return") is not None:
-            scores[int(row["visit"]), row["task_evaluated"]].append(float(row["return"]))
+        score = row.get("return", row.get("accuracy"))
+        if row["phase"] in ("start", "end") and score is not None:
+            scores[int(row["visit"]), row["task_evaluated"]].append(float(score))
     last = max((visit for visit, _ in scores), default=-1)
     return [
         [_mean(scores[visit, task]) if (visit, task) in scores else None for task in tasks]
@@ -116,13 +128,81 @@ def forgetting(matrix: Matrix, visits: Sequence[int]) -> float | None:
     return _mean(terms)
 
 
+def forward_transfer(matrix: Matrix, visits: Sequence[int]) -> float | None:
+    """Return `mean_{j > 1} R[j-1, j] - R[0, j]` (Lopez-Paz & Ranzato 2017).
+
+    What the tasks before it gave to a task that was not begun: its score just before its first
+    visit, less that of the untrained net. The first task has none.
+
+    >>> forward_transfer([[0.0, 2.0], [5.0, 3.0], [3.0, 9.0]], [0, 1])
+    1.0
+    """
+    if not _complete(matrix, visits):
+        return None
+    first = {task: visits.index(task) for task in visits}  # the row before it was begun
+    terms = [_difference(matrix[row][j], matrix[0][j]) for j, row in first.items() if row > 0]
+    return _mean(terms)
+
+
+def spp_forward_transfer(
+    matrix: Matrix, visits: Sequence[int], joint: Sequence[float | None]
+) -> float | None:
+    """Return `mean_j R[own[j], j] - m_j` over all but the last task: the FWT of the SPP paper.
+
+    Not what others call forward transfer: the price, mostly below 0, that a method's protection
+    has in learning, beside a net trained on all tasks together. Whether earlier tasks helped is
+    not in it.
+
+    Args:
+        matrix: rows 0..T.
+        visits: column of the task learned in each visit, T of them.
+        joint: m_j by column, scores under joint training: the last row of such a run's matrix.
+
+    >>> spp_forward_transfer([[0.0, 0.0], [5.0, 1.0], [3.0, 9.0]], [0, 1], [6.0, 9.5])
+    -1.0
+    """
+    if not _complete(matrix, visits):
+        return None
+    return _mean(
+        [
+            _difference(matrix[own][j], joint[j])
+            for j, own in _own_rows(visits).items()
+            if own < len(visits)
+        ]
+    )
+
+
+def smt(matrix: Matrix, visits: Sequence[int]) -> float | None:
+    """Return the mean of `D_j` over all but the last task: the SMT of the SPP paper; 0 is stable.
+
+    D_j is the variance of task j's scores over the rows own[j]..T. The paper says "variance of
+    accuracy over the sequence" and no more. It is the population variance here (the rows are all
+    there are, not a sample). Rows before own[j] are left out: there the task is not yet learned,
+    and learning it would count as instability. The unit is that of the scores, squared.
+
+    >>> smt([[0.0, 0.0], [5.0, 1.0], [3.0, 9.0]], [0, 1])  # of 5 and 3
+    1.0
+    """
+    if not _complete(matrix, visits):
+        return None
+    return _mean(
+        [
+            _variance([row[j] for row in matrix[own:]])
+            for j, own in _own_rows(visits).items()
+            if own < len(visits)
+        ]
+    )
+
+
 def basic_metrics(matrix: Matrix, visits: Sequence[int]) -> dict[str, float | None]:
-    """Return the metrics of this module by name; None while the sequence is unfinished."""
+    """Return by name the metrics that a run has by itself; None while it is unfinished."""
     finished = _complete(matrix, visits)
     return {
         "average_performance": average_performance(matrix) if finished else None,
         "backward_transfer": backward_transfer(matrix, visits),
         "forgetting": forgetting(matrix, visits),
+        "forward_transfer": forward_transfer(matrix, visits),
+        "smt": smt(matrix, visits),
     }
 
 
@@ -143,3 +223,9 @@ def _mean(values: Sequence[float | None]) -> float | None:
     """Return the mean; None if there is nothing, or if anything is missing."""
     known = [v for v in values if v is not None]
     return sum(known) / len(known) if known and len(known) == len(values) else None
+
+
+def _variance(values: Sequence[float | None]) -> float | None:
+    """Return the population variance; None if anything is missing."""
+    mean = _mean(values)
+    return None if mean is None else _mean([(v - mean) ** 2 for v in values if v is not None])

@@ -119,7 +119,7 @@ def test_ewc_is_measured_with_the_tasks_folded_in(monkeypatch: pytest.MonkeyPatc
         assert self.penalty.weight
 
     monkeypatch.setattr(EWC, "end_task", counted)
-    measured = methods.ewc(TINY, 3)
+    measured = methods.update(TINY, "ewc", 3)
     ewc, finetune = parts(measured, "ewc_update_seconds", "finetune_update_seconds")
     assert measured.values == pytest.approx(ewc / finetune)
     assert len(ended) == measured.parts["tasks"] == 3
@@ -162,7 +162,7 @@ def test_a_slower_penalty_is_a_larger_figure(monkeypatch: pytest.MonkeyPatch) ->
         step(method, loss_fn)
 
     monkeypatch.setattr(EWC, "edit_gradients", slow)
-    measured = methods.ewc(TINY, 1)
+    measured = methods.update(TINY, "ewc", 1)
     assert min(measured.values) > 1.5
     assert measured.parts["ewc_update_seconds"][0] > 0.2
 

@@ -66,7 +66,8 @@ def names(*given: str) -> list[str]:
 def test_names_choose_figures_in_their_order() -> None:
     assert names() == [f.name for f in FIGURES]
     assert names("memory") == ["memory"]  # not `memory_growth`
-    assert names("ewc", "ppo", "ewc_10") == ["ewc_1", "ewc_10", "ewc_100", "ppo"]
+    ewc = ["ewc_1", "ewc_10", "ewc_100", "ewc_decoupled"]
+    assert names("ewc", "ppo", "ewc_10") == [*ewc, "ppo"]
     assert names("startup") == ["startup_help", "startup_list"]
 
 
@@ -171,3 +172,17 @@ def test_listing_figures_waits_for_no_torch() -> None:
     code = "import sys, clrl.bench; print('torch' in sys.modules)"
     command = [sys.executable, "-c", code]
     assert subprocess.run(command, capture_output=True, text=True).stdout == "False\n"
+
+
+def test_a_figure_without_its_data_is_left_out_unless_it_was_asked_for(monkeypatch, caplog):
+    def no_data(setting: Setting) -> Measurement:
+        raise ClrlError("mnist is missing: clrl fetch mnist", 3)
+
+    monkeypatch.setattr("clrl.bench.costs.startup", lambda *_: Measurement([0.2], {}))
+    monkeypatch.setattr("clrl.bench.pictures.split_mnist", no_data)
+    figures = tuple(f for f in FIGURES if f.name in ("startup_help", "split_mnist"))
+    monkeypatch.setattr("clrl.bench.table.FIGURES", figures)
+    table.bench([], 1, "cpu", as_json=True)
+    assert "split_mnist is left out: mnist is missing: clrl fetch mnist" in caplog.text
+    with pytest.raises(ClrlError, match="mnist is missing"):
+        table.bench(["split_mnist"], 1, "cpu", as_json=True)

@@ -1,189 +1,132 @@
-"""Elastic weight consolidation: the folded quadratic, what it protects, what it refuses."""
+"""Elastic weight consolidation: the Fisher estimators it has a choice of."""
 
 from __future__ import annotations
 
+import copy
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import pytest
 import torch
 
 from clrl.methods.ewc import EWC
-from clrl.methods.penalty import Quadratic
-from clrl.step import gradient_step
-from clrl.types import Batch, ClrlError, Linear, NetSpec, Task
+from clrl.methods.fisher import exact_fisher
+from clrl.types import Batch, Linear, NetSpec, Task
 
-TASKS = (Task(0, "a", 3), Task(1, "b", 2))
+TASK = Task(0, "a", 3)
+ESTIMATORS = ["exact", "sample", "empirical", "batched"]
 
 
-def built(shared_head: bool = False, **settings: object) -> EWC:
+@dataclass
+class Labelled(Batch):
+    label: torch.Tensor
+
+    @property
+    def target(self) -> torch.Tensor:
+        return self.label
+
+
+def built(*body: Linear, **settings: object) -> EWC:
     torch.manual_seed(0)
-    method = EWC(**settings)
-    tasks = TASKS if not shared_head else (Task(0, "a", 3, (0, 1)), Task(1, "b", 3))
-    method.build(NetSpec((6,), (Linear(8),), tasks, shared_head=shared_head, logits_gain=1.0))
+    method = EWC(normalise=False, **settings)
+    method.build(NetSpec((6,), body, (TASK,), shared_head=True, logits_gain=1.0))
     return method
 
 
-def batches(task: Task, size: int = 40, seed: int = 0) -> Iterator[Batch]:
-    generator = torch.Generator().manual_seed(seed)
+def batches(size: int = 64) -> Iterator[Labelled]:
+    generator = torch.Generator().manual_seed(0)
     for _ in itertools.count():
         x = torch.randn(size, 6, generator=generator)
-        yield Batch(x, torch.full((size,), task.id), torch.zeros(size))
+        label = torch.randint(0, 3, (size,), generator=generator)
+        yield Labelled(x, torch.zeros(size, dtype=torch.long), torch.zeros(size), label)
 
 
-def test_ten_folded_anchors_equal_ten_separate_penalties_in_value_and_gradient():
-    generator = torch.Generator().manual_seed(0)
-    folded, separate = Quadratic(), []
-    for _ in range(10):
-        w = {"w": torch.rand(50, generator=generator) * (torch.rand(50, generator=generator) > 0.3)}
-        a = {"w": torch.randn(50, generator=generator)}
-        folded.add(w, a)
-        separate.append((w["w"].double(), a["w"].double()))
-    theta = torch.randn(50, generator=generator, requires_grad=True)
-    value = folded.value({"w": theta})
-    value.backward()
-    there = theta.detach().double().requires_grad_()
-    expected = sum((w * (there - a).square()).sum() for w, a in separate)
-    expected.backward()
-    assert value.item() == pytest.approx(expected.item(), rel=1e-5)
-    torch.testing.assert_close(theta.grad.double(), there.grad, atol=1e-5, rtol=1e-5)
+def gradients(method: EWC, x: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Return the gradient of the mean log-likelihood of y."""
+    method.net.zero_grad()
+    logits = method.net(x, torch.zeros(len(x), dtype=torch.long)).logits
+    (-torch.nn.functional.cross_entropy(logits, y)).backward()
+    return {n: p.grad.clone() for n, p in method.protected.items()}
 
 
-def test_the_state_does_not_grow_with_the_number_of_tasks():
-    method = built()
-    sizes = set()
-    for _ in range(5):
-        method.end_task(TASKS[0], batches(TASKS[0]))
-        state = method.state_dict()["penalty"]
-        sizes.add(sum(v.numel() for part in ("weight", "anchor") for v in state[part].values()))
-    protected = sum(p.numel() for p in method.net.shared_parameters().values())
-    assert sizes == {2 * protected}
+def test_empirical_is_the_mean_of_squares_of_each_samples_gradient_at_its_target():
+    method = built(Linear(7), estimator="empirical", n_samples=20, n_batches=1)
+    sample = method.draw(batches())
+    found = method.importance(batches())
+    each = [gradients(method, sample.x[[i]], sample.label[[i]]) for i in range(20)]
+    for name in method.protected:
+        expected = sum(g[name].square() for g in each) / 20
+        torch.testing.assert_close(found[name], expected, atol=1e-8, rtol=1e-4)
 
 
-def protecting(**settings: object) -> EWC:
-    """Return a method that protects a task and whose weights have moved since."""
-    method = built(**settings)
-    method.end_task(TASKS[0], batches(TASKS[0]))
+def test_batched_is_the_mean_of_squares_of_batch_gradients():
+    method = built(Linear(7), estimator="batched", batch_size=8, n_samples=24, n_batches=1)
+    sample = method.draw(batches())
+    found = method.importance(batches())
+    each = [
+        gradients(method, x, y)
+        for x, y in zip(sample.x.split(8), sample.label.split(8), strict=True)
+    ]
+    for name in method.protected:
+        expected = sum(g[name].square() for g in each) / 3
+        torch.testing.assert_close(found[name], expected, atol=1e-8, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("estimator", "cancels"), [(e, e == "batched") for e in ESTIMATORS])
+def test_two_samples_with_opposite_gradients_cancel_in_the_batched_one_only(estimator, cancels):
+    # a linear softmax with p = 1/2 each: x and -x of one class have gradients (1 - 1/2) (+-x)
+    method = EWC(normalise=False, estimator=estimator, n_samples=2, n_batches=1)
+    method.build(NetSpec((2,), (), (Task(0, "a", 2),), shared_head=True))
     with torch.no_grad():
         for p in method.net.parameters():
-            p += 0.1
-    return method
+            p.zero_()
+    x, zeros = torch.tensor([[1.0, 2.0], [-1.0, -2.0]]), torch.zeros(2, dtype=torch.long)
+    found = method.importance(itertools.repeat(Labelled(x, zeros, torch.zeros(2), zeros)))
+    expected = torch.zeros(2, 2) if cancels else torch.tensor([[0.25, 1.0], [0.25, 1.0]])
+    torch.testing.assert_close(found["heads.policy.0.weight"], expected)
 
 
-def written(method: EWC) -> torch.Tensor:
-    """Return the penalty as the paper writes it."""
-    fisher, anchor = method.penalty.weight, method.penalty.anchor
-    theta = method.net.shared_parameters()
-    terms = [(f * (theta[n] - anchor[n]) ** 2).sum() for n, f in fisher.items()]
-    return method.strength / 2 * torch.stack(terms).sum()
+def test_sampled_outputs_give_the_exact_fisher_on_average():
+    method = built(Linear(7), estimator="sample", n_samples=16, n_batches=1)
+    sample = method.draw(batches())
+    exact = exact_fisher(method.net, sample.x, sample.route)
+    draws = [method.importance(batches()) for _ in range(400)]
+    for name in method.protected:
+        values = torch.stack([d[name] for d in draws]).flatten(1)
+        error = values.std(0) / len(draws) ** 0.5
+        off = (values.mean(0) - exact[name].flatten()).abs()
+        assert (off <= 4.5 * error + 1e-7).all()  # each is beyond it once in 100,000
+        assert off.sum() < 0.1 * exact[name].sum()
 
 
-def test_the_penalty_is_half_the_strength_times_the_weighted_square_distance():
-    assert built(strength=7.0).records() == {}
-    method = protecting(strength=7.0, normalise=False)
-    expected = 0.5 * 7.0 * sum(float(f.sum()) for f in method.penalty.weight.values()) * 0.01
-    assert method.records() == {"penalty": pytest.approx(expected, rel=1e-4)}
+def test_the_sampler_goes_on_from_where_its_state_was_saved():
+    first, second, fresh = (built(Linear(7), estimator="sample") for _ in range(3))
+    first.end_task(TASK, batches())
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    ours, theirs, others = (m.importance(batches()) for m in (first, second, fresh))
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert any(not torch.equal(ours[name], others[name]) for name in ours)
 
 
-def test_the_gradient_added_is_what_autograd_gives_for_the_written_penalty():
-    method = protecting(strength=7.0)
-    theta = method.net.shared_parameters()
-    names = list(theta)
-    expected = dict(zip(names, torch.autograd.grad(written(method), theta.values()), strict=True))
-    theta[names[0]].grad = torch.ones_like(theta[names[0]])  # names[1] has none: it gets its own
-    method.edit_gradients(lambda batch: batch.x.sum())
-    assert expected[names[1]].any()
-    torch.testing.assert_close(theta[names[0]].grad, 1 + expected[names[0]])
-    torch.testing.assert_close(theta[names[1]].grad, expected[names[1]])
-    assert all(p.grad is None for n, p in method.net.named_parameters() if n not in theta)
+def test_exact_is_the_default_and_takes_the_value_in_if_asked():
+    method = built(Linear(7), value=True)
+    sample = method.draw(batches())
+    expected = exact_fisher(method.net, sample.x, sample.route, value=True)
+    for name, found in method.importance(batches()).items():
+        assert torch.equal(found, expected[name])
 
 
-def test_a_frozen_parameter_gets_no_gradient():
-    method = protecting()
-    frozen = method.net.get_parameter("trunk.0.weight").requires_grad_(False)
-    method.edit_gradients(lambda batch: batch.x.sum())
-    assert frozen.grad is None
+@pytest.mark.parametrize("estimator", ["sample", "empirical", "batched"])
+def test_the_values_part_is_the_same_whatever_the_estimator(estimator):
+    # the value head sees features h: dV/dw = h, so its mean square is E h^2 (batched: (E h)^2)
+    method = built(estimator=estimator, value=True, n_samples=64, n_batches=1, batch_size=64)
+    x = method.draw(batches()).x
+    expected = x.mean(0).square() if estimator == "batched" else x.square().mean(0)
+    found = method.importance(batches())["heads.value.0.weight"][0]
+    torch.testing.assert_close(found, expected)
 
 
-@pytest.mark.parametrize("max_norm", [0.5, float("inf")])
-def test_a_step_is_one_on_the_loss_with_the_penalty_in_it(max_norm):
-    def loss_of(method: EWC) -> Callable[[Batch], torch.Tensor]:
-        return lambda batch: method.net(batch.x, batch.route).logits.square().sum()
-
-    ours, plain = protecting(strength=7.0), protecting(strength=7.0)
-    batch = next(batches(TASKS[1]))
-    optimizers = [torch.optim.SGD(m.net.parameters(), lr=0.1) for m in (ours, plain)]
-    gradient_step(ours, optimizers[0], batch, loss_of(ours), max_norm)
-    (loss_of(plain)(batch) + written(plain)).backward()
-    torch.nn.utils.clip_grad_norm_(plain.net.parameters(), max_norm)
-    optimizers[1].step()
-    for p, q in zip(ours.net.parameters(), plain.net.parameters(), strict=True):
-        torch.testing.assert_close(p, q)
-
-
-def test_normalised_importances_have_mean_one_over_the_protected_weights():
-    method = built()
-    method.end_task(TASKS[0], batches(TASKS[0]))
-    values = torch.cat([f.flatten() for f in method.penalty.weight.values()])
-    assert float(values.mean()) == pytest.approx(1.0, rel=1e-5)
-    assert (values >= 0).all()
-
-
-def test_heads_of_their_own_are_free_and_a_shared_one_is_protected():
-    method = built()
-    method.end_task(TASKS[0], batches(TASKS[0]))
-    assert set(method.penalty.weight) == set(method.net.body_parameters())
-    method = built(shared_head=True)
-    method.end_task(TASKS[0], batches(TASKS[0]))
-    assert method.penalty.weight["heads.policy.0.weight"].any()
-    assert not method.penalty.weight["heads.value.0.weight"].any()  # the policy's Fisher only
-
-
-def test_states_are_drawn_from_as_many_batches_as_asked():
-    method = built(n_states=30, n_batches=5)
-    drawn = []
-
-    def counted() -> Iterator[Batch]:
-        for batch in batches(TASKS[0]):
-            drawn.append(batch)
-            yield batch
-
-    x, _ = method._states(counted())
-    assert len(drawn) == 5
-    assert x.shape == (30, 6)
-    assert len(torch.unique(x, dim=0)) == 30
-
-
-def test_strength_zero_draws_no_data_and_adds_nothing():
-    method = built(strength=0.0)
-
-    def never() -> Iterator[Batch]:
-        raise AssertionError("data was drawn")
-        yield
-
-    method.end_task(TASKS[0], never())
-    method.edit_gradients(lambda batch: batch.x.sum())
-    assert all(p.grad is None for p in method.net.parameters())
-    method = protecting()
-    method.strength = 0.0
-    method.edit_gradients(lambda batch: batch.x.sum())
-    assert all(p.grad is None for p in method.net.parameters())
-    assert method.records() == {}
-
-
-def test_a_fisher_that_is_not_finite_is_refused_before_it_is_stored():
-    method = built()
-    method.end_task(TASKS[0], batches(TASKS[0]))
-    before = {k: v.clone() for k, v in method.penalty.weight.items()}
-    with torch.no_grad():
-        method.net.get_parameter("trunk.0.weight")[0, 0] = torch.nan
-    with pytest.raises(ClrlError, match="not finite"):
-        method.end_task(TASKS[1], batches(TASKS[1]))
-    for name, value in method.penalty.weight.items():
-        assert torch.equal(value, before[name])
-
-
-@pytest.mark.parametrize("settings", [{"strength": -1.0}, {"n_batches": 0}, {"n_batches": 600}])
-def test_settings_out_of_range_are_refused(settings):
-    with pytest.raises(ValueError, match=next(iter(settings))):
-        EWC(**settings)
+def test_settings_out_of_range_are_refused():
+    with pytest.raises(ValueError, match="batch_size is 0"):
+        EWC(batch_size=0)

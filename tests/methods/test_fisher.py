@@ -1,13 +1,17 @@
-"""The exact Fisher information against closed forms and a naive loop."""
+"""Sums over per-sample gradients against closed forms and naive loops."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import pytest
 import torch
 
-from clrl.methods.fisher import exact_fisher
+from clrl.methods.fisher import exact_fisher, fisher_at, mean_over_samples
 from clrl.nets.plain import PlainNet
-from clrl.types import Conv, LayerSpec, Linear, NetSpec, Output, Task
+from clrl.types import Conv, LayerSpec, Linear, MaxPool, NetSpec, Output, Task
+
+Scalar = Callable[[int, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def net_of(shape: tuple[int, ...], body: tuple[LayerSpec, ...], *outputs: int) -> PlainNet:
@@ -61,6 +65,15 @@ CASES = {
         (3,),
     ),
     "convolutional without a linear layer": ((1, 6, 6), (Conv(2, 3),), (2,)),
+    "padding and strides": ((2, 9, 8), (Conv(3, 3, 2, 1), Conv(4, 4, 3, 2), Linear(5)), (3,)),
+    "padding and pools": (
+        (2, 9, 8),
+        (
+            *(Conv(3, 3, padding=1), Conv(3, 3, padding=1), MaxPool(2)),
+            *(Conv(4, 3, padding=1), MaxPool(2), Linear(5)),
+        ),
+        (3, 2),
+    ),
 }
 
 
@@ -129,10 +142,66 @@ def test_the_value_head_has_none():
 
 
 @pytest.mark.parametrize(
-    "layer", [torch.nn.LayerNorm(6), torch.nn.Conv2d(1, 1, 3, padding=1)], ids=["norm", "padded"]
+    "layer",
+    [
+        torch.nn.LayerNorm(6),
+        torch.nn.Conv2d(1, 1, 3, dilation=2),
+        torch.nn.Conv2d(1, 1, 3, padding="same"),
+        torch.nn.Conv2d(1, 1, 3, padding=1, padding_mode="circular"),
+    ],
+    ids=["norm", "dilated", "padded as needed", "padded with itself"],
 )
 def test_a_layer_without_a_formula_is_refused_and_not_left_at_zero(layer: torch.nn.Module):
     net = PlainNet(NetSpec((6,), (Linear(6),), (Task(0, "a", 2),)))
     net.trunk.append(layer)
-    with pytest.raises(ValueError, match=r"trunk\.2.*no exact Fisher"):
+    with pytest.raises(ValueError, match=r"trunk\.2.*no formula"):
         exact_fisher(net, torch.zeros(1, 6), torch.zeros(1, dtype=torch.long))
+
+
+def one_at_a_time(net: PlainNet, x: torch.Tensor, scalar: Scalar) -> dict[str, torch.Tensor]:
+    """Return every sample's gradient of a scalar of its logits and value, stacked."""
+    each: dict[str, list[torch.Tensor]] = {name: [] for name, _ in net.named_parameters()}
+    for i in range(len(x)):
+        net.zero_grad()
+        logits, value = net(x[[i]], torch.zeros(1, dtype=torch.long))
+        scalar(i, logits[0], value[0]).backward()
+        for name, p in net.named_parameters():
+            each[name].append(torch.zeros_like(p) if p.grad is None else p.grad.clone())
+    return {name: torch.stack(g) for name, g in each.items()}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_absolute_gradients_in_any_direction_equal_a_loop_over_samples(case):
+    shape, body, outputs = CASES[case]
+    net = net_of(shape, body, outputs[0])
+    x, route = torch.randn(7, *shape), torch.zeros(7, dtype=torch.long)
+    at_logits, at_value = torch.randn(7, outputs[0]), torch.randn(7)
+    each = one_at_a_time(net, x, lambda i, z, v: at_logits[i] @ z + at_value[i] * v)
+    found = mean_over_samples(
+        net,
+        x,
+        route,
+        lambda output, rows: (at_logits[None, rows], at_value[None, rows]),
+        power=1,
+        chunk=3,
+    )
+    for name, g in each.items():
+        torch.testing.assert_close(found[name], g.abs().mean(0), atol=1e-7, rtol=1e-4)
+    assert found["heads.value.0.weight"].any()
+
+
+@pytest.mark.parametrize("case", ["linear", "padding and pools"])
+def test_the_value_adds_the_square_of_its_own_gradient(case):
+    shape, body, outputs = CASES[case]
+    net = net_of(shape, body, outputs[0])
+    x, route = torch.randn(7, *shape), torch.zeros(7, dtype=torch.long)
+    y = torch.arange(7) % outputs[0]
+    values = one_at_a_time(net, x, lambda i, z, v: v)
+    at_y = one_at_a_time(net, x, lambda i, z, v: z.log_softmax(-1)[y[i]])
+    exact, expected = exact_fisher(net, x, route, value=True, chunk=3), naive(net, x, route)
+    at_targets = fisher_at(net, x, route, y, value=True, chunk=3)
+    for name, g in values.items():
+        both = expected[name] + g.square().mean(0)
+        torch.testing.assert_close(exact[name], both, atol=1e-7, rtol=1e-4)
+        both = at_y[name].square().mean(0) + g.square().mean(0)
+        torch.testing.assert_close(at_targets[name], both, atol=1e-7, rtol=1e-4)

@@ -32,7 +32,7 @@ def short(folder: Path, *overrides: str) -> Config:
         name: games
         sequence: {tasks: [Freeway, Pong, Alien], steps: 128}
         agent: {name: ppo, n_envs: 4, n_steps: 16, batch_size: 32, n_epochs: 1}
-        method: {name: ewc, n_states: 16, n_batches: 2}
+        method: {name: ewc, n_samples: 16, n_batches: 2}
         net: {body: pnn, heads: per_task}
         protocol: {preset: classic, max_frames: 400}
         evaluation: {every: 0, episodes: 1, unseen: always}

@@ -19,6 +19,7 @@ import pytest
 import torch
 
 from clrl.agents.learner import Learner
+from clrl.agents.supervised import Supervised
 from clrl.envs.toy import toy_sequence
 from clrl.method import Method
 from clrl.run import checkpoint
@@ -30,7 +31,9 @@ from clrl.types import ClrlError, Task
 
 PPO = "{name: ppo, n_envs: 4, n_steps: 16, batch_size: 32, n_epochs: 2, learning_rate: 1.0e-3}"
 A2C = "{name: a2c, n_envs: 4, n_steps: 5}"
-EWC = "{name: ewc, strength: 1, n_states: 32, n_batches: 2}"
+EWC = "{name: ewc, strength: 1, n_samples: 32, n_batches: 2}"
+PICTURES = "{name: supervised, batch_size: 8}"
+SI = "{name: si, strength: 1}"
 
 
 def write_config(folder: Path, agent: str = PPO, method: str = "{name: finetune}", **extra: str):
@@ -84,7 +87,8 @@ def assert_equal(ours: Any, theirs: Any, place: str = "") -> None:
 @pytest.fixture(autouse=True, scope="module")
 def _many_records() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("clrl.run.train.RECORD_EVERY", 50)
+        patch.setattr(Learner, "record_every", 50)
+        patch.setattr(Supervised, "record_every", 50)
         yield
 
 
@@ -107,13 +111,19 @@ def learner_class(agent: str) -> type[Learner]:
     from clrl.agents.a2c import A2C as A2CLearner
     from clrl.agents.ppo import PPO as PPOLearner
 
+    if "supervised" in agent:
+        return Supervised
     return PPOLearner if "ppo" in agent else A2CLearner
+
+
+def first_of(cls: type[Learner], *names: str) -> str:
+    return next(name for name in names if hasattr(cls, name))
 
 
 KILLS: dict[str, Callable[[pytest.MonkeyPatch, type[Learner]], None]] = {
     "before any training": lambda m, c: die_at(m, c, "evaluate", 2),
-    "in an update": lambda m, c: die_at(m, c, "learn", 8),
-    "in a rollout": lambda m, c: die_at(m, c, "collect", 15),
+    "in an update": lambda m, c: die_at(m, c, first_of(c, "learn", "loss"), 8),
+    "in a rollout": lambda m, c: die_at(m, c, first_of(c, "collect", "_batch"), 15),
     "in an evaluation on schedule": lambda m, c: die_at(m, c, "evaluate", 6),
     "while the task ends": lambda m, c: die_at(m, c, "end_task", 1),
     "in the evaluation after a task": lambda m, c: die_at(m, c, "evaluate", 8),
@@ -121,7 +131,7 @@ KILLS: dict[str, Callable[[pytest.MonkeyPatch, type[Learner]], None]] = {
     "inside a save": lambda m, c: die_at(m, checkpoint, "_rename", 4),
     "after a save, before old ones are pruned": lambda m, c: die_at(m, checkpoint, "_prune", 5),
 }
-PAIRS = [(PPO, EWC), (A2C, "{name: frozen}"), (PPO, "{name: finetune}"), (A2C, EWC)]
+PAIRS = [(PPO, EWC), (A2C, "{name: frozen}"), (PPO, "{name: finetune}"), (A2C, EWC), (PICTURES, SI)]
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +149,7 @@ def never_stopped(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, st
 
 
 @pytest.mark.parametrize("kill", KILLS)
-@pytest.mark.parametrize(("agent", "method"), PAIRS, ids=["pe", "af", "pf", "ae"])
+@pytest.mark.parametrize(("agent", "method"), PAIRS, ids=["pe", "af", "pf", "ae", "ps"])
 def test_killed_and_resumed_equals_never_stopped(
     agent, method, kill, never_stopped, tmp_path, monkeypatch
 ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import statistics
 
 import pytest
 
@@ -12,8 +13,11 @@ from clrl.study.metrics import (
     backward_transfer,
     basic_metrics,
     forgetting,
+    forward_transfer,
     normalised,
     score_matrix,
+    smt,
+    spp_forward_transfer,
 )
 
 # Three tasks in order. Rows: before, after 1, after 2, after 3.
@@ -34,6 +38,23 @@ def test_metrics_of_three_tasks_worked_by_hand():
     assert average_performance(R) == pytest.approx((4 + 26 + 30) / 3)
     assert backward_transfer(R, [0, 1, 2]) == pytest.approx(((4 - 10) + (26 - 20)) / 2)
     assert forgetting(R, [0, 1, 2]) == pytest.approx(((10 - 4) + (20 - 26)) / 2)
+    assert forward_transfer(R, [0, 1, 2]) == pytest.approx(((1 - 1) + (5 - 2)) / 2)
+
+
+def test_spp_forward_transfer_is_the_distance_to_joint_training_of_all_but_the_last_task():
+    joint = [12.0, 19.0, 1e6]  # the last is not asked
+    assert spp_forward_transfer(R, [0, 1, 2], joint) == pytest.approx(((10 - 12) + (20 - 19)) / 2)
+    assert spp_forward_transfer(R, [0, 1, 2], [None, 19.0, 1.0]) is None
+    assert spp_forward_transfer([[0.0], [5.0]], [0], [6.0]) is None
+
+
+def test_smt_is_the_population_variance_from_a_tasks_own_row_on():
+    variances = [statistics.pvariance([10, 7, 4]), statistics.pvariance([20, 26])]
+    assert variances == [6, 9]
+    assert smt(R, [0, 1, 2]) == pytest.approx((6 + 9) / 2)
+    holes = [[*row] for row in R]
+    holes[2][0] = None  # in between: the variance is unknown
+    assert smt(holes, [0, 1, 2]) is None
 
 
 def test_a_revisited_task_counts_from_its_last_visit():
@@ -41,6 +62,13 @@ def test_a_revisited_task_counts_from_its_last_visit():
     # A's last visit is the last row: only B has anything after it.
     assert backward_transfer(matrix, [0, 1, 0]) == pytest.approx(3 - 8)
     assert forgetting(matrix, [0, 1, 0]) == pytest.approx(8 - 3)
+    assert smt(matrix, [0, 1, 0]) == pytest.approx(2.5**2)  # B: 8 and 3
+    assert spp_forward_transfer(matrix, [0, 1, 0], [0.0, 10.0]) == pytest.approx(8 - 10)
+
+
+def test_forward_transfer_ends_where_a_task_first_begins():
+    matrix = [[0.0, 1.0], [10.0, 4.0], [2.0, 8.0], [9.0, 3.0], [7.0, 9.0]]  # A, B, A, B
+    assert forward_transfer(matrix, [0, 1, 0, 1]) == pytest.approx(4 - 1)
 
 
 def test_negative_scores_are_scores():
@@ -56,6 +84,8 @@ def test_one_task_has_no_transfer():
         "average_performance": 5.0,
         "backward_transfer": None,
         "forgetting": None,
+        "forward_transfer": None,
+        "smt": None,
     }
 
 
@@ -63,6 +93,8 @@ def test_a_missing_entry_makes_what_needs_it_null_and_nothing_else():
     matrix = [[None, None], [5.0, None], [3.0, 9.0]]  # no sub-network before a task begins
     assert average_performance(matrix) == 6.0
     assert backward_transfer(matrix, [0, 1]) == -2.0
+    assert forward_transfer(matrix, [0, 1]) is None
+    assert smt(matrix, [0, 1]) == 1.0
     assert average_performance([[0.0, 0.0], [5.0, 1.0], [None, 9.0]]) is None
     assert backward_transfer([[0.0, 0.0], [5.0, 1.0], [None, 9.0]], [0, 1]) is None
     assert forgetting([[0.0, 0.0], [None, 1.0], [3.0, 9.0]], [0, 1]) is None
@@ -70,6 +102,7 @@ def test_a_missing_entry_makes_what_needs_it_null_and_nothing_else():
 
 def test_an_unfinished_sequence_has_no_metrics():
     assert set(basic_metrics(R[:2], [0, 1, 2]).values()) == {None}
+    assert spp_forward_transfer(R[:2], [0, 1, 2], [0.0] * 3) is None
 
 
 def test_the_matrix_averages_episodes_and_leaves_curves_out():
@@ -79,6 +112,12 @@ def test_the_matrix_averages_episodes_and_leaves_curves_out():
     rows = [row("start", 0, "A", 1.0), row("start", 0, "B", 2.0), row("during", 1, "A", 99.0)]
     rows += [row("end", 1, "A", 4.0), row("end", 1, "A", 8.0), row("end", 2, "B", -3.0)]
     assert score_matrix(rows, ["A", "B"]) == [[1.0, 2.0], [6.0, None], [None, -3.0]]
+
+
+def test_the_score_of_a_test_set_is_its_accuracy():
+    row = {"phase": "end", "visit": 0, "task_evaluated": "A", "loss": 0.1, "n": 1000}
+    assert score_matrix([{**row, "accuracy": 98.25}], ["A"]) == [[98.25]]
+    assert score_matrix([{**row, "accuracy": None}], ["A"]) == []
 
 
 def test_normalised_is_between_random_and_human_and_null_where_there_is_no_reference():

@@ -1,0 +1,23 @@
+"""Training on everything so far."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from clrl.method import Method
+from clrl.types import Task
+
+__all__ = ["Joint"]
+
+
+@dataclass
+class Joint(Method):
+    """Train on all tasks begun so far, together: the upper bound of what methods reach.
+
+    Not continual learning: old data, or old games, stay at hand. A visit's budget is what it is for
+    any method: games share out the environments evenly, pictures are drawn from all tasks alike.
+    """
+
+    def mixture(self, begun: Sequence[Task]) -> Sequence[Task]:
+        return list({task.id: task for task in begun}.values())

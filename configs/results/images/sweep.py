@@ -1,0 +1,150 @@
+"""Compare methods on pictures: choose each one's strength on held-out data, then test five seeds.
+
+    python configs/results/images/sweep.py configs/split_mnist.yaml RUNS OUT [KEY=VALUE...]
+        [--methods ewc,si] [--seeds 0,1,2,3,4] [--scenario domain]
+
+Every method gets the same net, heads, budget and number of trials (`STRENGTHS`, five each, with
+seed 100 and a tenth of the training set held out and evaluated in place of the test set; the best
+average accuracy wins). Finished runs are not made again, so it can be stopped and started. Writes
+OUT/trials.csv, OUT/results.csv and OUT/table.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import statistics
+from pathlib import Path
+
+from clrl.run.config import load_config
+from clrl.run.train import resume, train
+from clrl.study.metrics import spp_forward_transfer
+
+STRENGTHS = {
+    "l2": (0.1, 1, 10, 100, 1000),
+    "ewc": (1, 10, 100, 1000, 10000),
+    "mas": (1, 10, 100, 1000, 10000),
+    "si": (0.1, 1, 10, 100, 1000),
+    "spp": (1, 10, 100, 1000, 10000),
+    "lwf": (0.25, 0.5, 1, 2, 4),
+}
+METHODS = ("finetune", "frozen", *STRENGTHS, "joint")
+TUNING_SEED, HELD_OUT = 100, 0.1
+
+
+def summary_of(config: Path, runs: Path, name: str, seed: int, changes: list[str]) -> dict:
+    """Return the summary of a run, making or finishing the run first where need be."""
+    folder = runs / name / f"seed{seed}"
+    if not (folder / "summary.json").exists():
+        if (folder / "config.yaml").exists():
+            resume(folder)
+        else:
+            train(load_config(config, [f"name={name}", f"seed={seed}", *changes]), runs)
+    return json.loads((folder / "summary.json").read_text())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("config", type=Path)
+    parser.add_argument("runs", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("changes", nargs="*")
+    parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--seeds", default="0,1,2,3,4")
+    parser.add_argument("--scenario", choices=["task", "domain", "class"], default="task")
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    heads = "per_task" if args.scenario == "task" else "shared"
+    common = [f"sequence.scenario={args.scenario}", f"net.heads={heads}", *args.changes]
+    prefix = f"{args.config.stem}-{args.scenario}"
+    trials, results = [], {}
+    for method in args.methods.split(","):
+        best: tuple[float, float] | None = None
+        for strength in STRENGTHS.get(method, ()):
+            chosen = f"method={{name: {method}, strength: {strength}}}"
+            tuning = [*common, chosen, f"sequence.held_out={HELD_OUT}"]
+            name = f"{prefix}-{method}-{strength:g}-trial"
+            summary = summary_of(args.config, args.runs, name, TUNING_SEED, tuning)
+            accuracy = summary["metrics"]["average_performance"]
+            trials.append({"method": method, "strength": strength, "held_out_accuracy": accuracy})
+            if best is None or accuracy > best[0]:
+                best = (accuracy, strength)
+            write(args.out / "trials.csv", trials)
+        chosen = f"{{name: {method}, strength: {best[1]}}}" if best else f"{{name: {method}}}"
+        results[method] = [
+            {"method": method, "strength": best[1] if best else "", "seed": int(seed)}
+            | figures(
+                summary_of(
+                    args.config,
+                    args.runs,
+                    f"{prefix}-{method}",
+                    int(seed),
+                    [*common, f"method={chosen}"],
+                )
+            )
+            for seed in args.seeds.split(",")
+        ]
+        write(args.out / "results.csv", [row for rows in results.values() for row in rows])
+        (args.out / "table.md").write_text(table(results))
+    print(table(results))
+
+
+def figures(summary: dict) -> dict:
+    """Return what the table needs of a run."""
+    metrics = summary["metrics"]
+    return {
+        "accuracy": metrics["average_performance"],
+        "backward_transfer": metrics["backward_transfer"],
+        "smt": metrics["smt"],
+        "seconds": summary["cost"]["seconds"],
+        "matrix": json.dumps(summary["matrix"]),
+        "visits": json.dumps(summary["visits"]),
+    }
+
+
+def write(path: Path, rows: list[dict]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def table(results: dict[str, list[dict]]) -> str:
+    """Return a Markdown table: means over seeds with the half-width of a 95 % t interval."""
+    joint = results.get("joint")
+    lines = ["| method | strength | ACC | BWT | FWT (SPP) | SMT |", "|---|---|---|---|---|---|"]
+    for method, rows in results.items():
+        transfers = []
+        for k, row in enumerate(rows):
+            if joint is None or k >= len(joint):
+                break
+            upper = json.loads(joint[k]["matrix"])[-1]
+            matrix, visits = json.loads(row["matrix"]), json.loads(row["visits"])
+            transfers.append(spp_forward_transfer(matrix, visits, upper))
+        cells = [
+            interval([row["accuracy"] for row in rows]),
+            interval([row["backward_transfer"] for row in rows]),
+            interval(transfers) if method != "joint" else "",
+            interval([row["smt"] for row in rows]),
+        ]
+        lines.append(f"| {method} | {rows[0]['strength']} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+T95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 10: 2.262, 20: 2.093}  # two-sided, n - 1 degrees
+
+
+def interval(values: list[float | None]) -> str:
+    known = [v for v in values if v is not None]
+    if not known:
+        return ""
+    mean = statistics.mean(known)
+    if len(known) not in T95:
+        return f"{mean:.2f}"
+    half = T95[len(known)] * statistics.stdev(known) / len(known) ** 0.5
+    return f"{mean:.2f} ± {half:.2f}"
+
+
+if __name__ == "__main__":
+    main()
