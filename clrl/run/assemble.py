@@ -18,6 +18,11 @@ from clrl.types import ClrlError, NetSpec, TaskSequence
 
 __all__ = ["assemble", "sequence_of"]
 
+# Of the initial weights of the body and of the heads. Agents: as stable-baselines3; they begin by
+# trying everything. Pictures: the variance of torch's default, which published tables are made
+# with. It matters: from weights 2.4 times as large, fine-tuning hardly forgets Split MNIST.
+GAINS = {"rl": (2**0.5, 0.01), "supervised": (3**-0.5, 3**-0.5)}
+
 
 def sequence_of(config: Config) -> TaskSequence:
     """Make the tasks and visits that a configuration names; opens no environment.
@@ -69,6 +74,7 @@ def assemble(config: Config, sequence: TaskSequence) -> Learner:
     np.random.seed(config.seed % 2**32)  # noqa: NPY002  libraries may draw from it
     torch.manual_seed(config.seed)
     plays = config.agent.kind == "rl"
+    hidden_gain, logits_gain = GAINS[config.agent.kind]
     spec = NetSpec(
         input_shape=sequence.tasks[0].input_shape,
         body=body(config.net.body, config.net.hidden),
@@ -76,7 +82,8 @@ def assemble(config: Config, sequence: TaskSequence) -> Learner:
         shared_head=config.net.heads == "shared",
         masks=config.sequence.scenario == "task",
         has_value=plays,
-        logits_gain=0.01 if plays else 1.0,  # an agent begins by trying everything
+        hidden_gain=hidden_gain,
+        logits_gain=logits_gain,
     )
     settings = RunSettings(
         seed=config.seed,
