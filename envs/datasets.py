@@ -37,6 +37,7 @@ __all__ = [
     "held_out",
     "load",
     "missing",
+    "paths",
     "require",
 ]
 
@@ -148,10 +149,15 @@ def load(name: str) -> Dataset:
 def _load(name: str, root: Path) -> Dataset:
     source = DATASETS[name]
     try:
-        train, test = source.read(source, [_place(file) for file in source.files])
+        train, test = source.read(source, paths(name))
     except CorruptError as error:
         raise ClrlError(f"{error}; delete that file and run: clrl fetch {name}", 3) from error
     return Dataset(_examples(*train), _examples(*test))
+
+
+def paths(name: str) -> list[Path]:
+    """Return where the files of a data set lie, or would."""
+    return [_place(file) for file in DATASETS[canonical(name)].files]
 
 
 def _place(file: str) -> Path:

@@ -17,7 +17,7 @@ BODIES: dict[str, str] = {
     "pnn": "progressive nets' of 2016: 12 8x8/4, 12 4x4/2, 12 3x4/1 filters, 256 units",
     "mlp": "fully connected: 400, 400 units unless `hidden` says otherwise",
     "vgg9": "for 32x32 pictures: pairs of 64, 128, 256 3x3 filters, pooled, 512 and 512 units",
-    "vgg9_quarter": "vgg9 with a quarter of its filters and units: 15 times faster",
+    "vgg9_quarter": "vgg9 with a quarter of its filters and units: some ten times as fast",
 }
 MLP_HIDDEN = (400, 400)
 

@@ -1,4 +1,4 @@
-"""What a run was made with: versions, hardware, commit, ROMs."""
+"""What a run was made with: versions, hardware, commit, ROMs, data."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import hashlib
 import os
 import platform
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from clrl.envs.datasets import paths
+from clrl.envs.vision import VisionTask
 from clrl.types import Task
 
 __all__ = ["describe_environment"]
@@ -20,7 +22,7 @@ __all__ = ["describe_environment"]
 PACKAGES = ("clrl", "torch", "numpy", "gymnasium", "ale-py", "stable-baselines3", "wandb")
 
 
-def describe_environment(tasks: Iterable[Task]) -> dict[str, Any]:
+def describe_environment(tasks: Sequence[Task]) -> dict[str, Any]:
     """Return what `environment.json` holds; absent facts are None."""
     cuda = torch.cuda.is_available()
     return {
@@ -33,6 +35,7 @@ def describe_environment(tasks: Iterable[Task]) -> dict[str, Any]:
         "gpu": torch.cuda.get_device_name() if cuda else None,
         "commit": _commit(),
         "roms": {game: _md5(path) for game, path in sorted(_roms(tasks))},
+        "data": {f"{p.parent.name}/{p.name}": _md5(p) for p in _data(tasks) if p.exists()},
     }
 
 
@@ -68,6 +71,11 @@ def _roms(tasks: Iterable[Task]) -> set[tuple[str, Path]]:
 
     games = {getattr(task, "game", None) for task in tasks} - {None}
     return {(str(game), rom_path(str(game))) for game in games}
+
+
+def _data(tasks: Iterable[Task]) -> list[Path]:
+    names = sorted({task.dataset for task in tasks if isinstance(task, VisionTask)})
+    return [path for name in names for path in paths(name)]
 
 
 def _md5(path: Path) -> str:

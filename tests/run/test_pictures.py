@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from clrl.cli import main
+from clrl.envs.vision import build_image_sequence
 from clrl.run.config import load_config
+from clrl.run.environment import describe_environment
 from clrl.run.evaluate import evaluate_run
 from clrl.run.records import read_records
 from clrl.run.train import train
@@ -102,6 +104,15 @@ def test_several_scenarios_and_joint_training_run(tmp_path):
             config = load_config(written(tmp_path), [*changes, f"name={name}", "sequence.steps=20"])
             summary = json.loads((train(config, tmp_path / "runs") / "summary.json").read_text())
             assert len(summary["matrix"]) == 3
+
+
+def test_the_environment_names_the_data_by_checksum(tmp_path, monkeypatch):
+    monkeypatch.setenv("CLRL_DATA", str(tmp_path))
+    (tmp_path / "mnist").mkdir()
+    (tmp_path / "mnist/t10k-labels-idx1-ubyte.gz").write_bytes(b"abc")
+    tasks = build_image_sequence(["mnist:0+1", "digits:0+1"], 1, "task", False).tasks
+    data = describe_environment(tasks)["data"]
+    assert data == {"mnist/t10k-labels-idx1-ubyte.gz": "900150983cd24fb0d6963f7d28e17f72"}
 
 
 REFUSED = {
