@@ -57,7 +57,7 @@ class A2C(OnPolicy):
 
     def loss(self, batch: RolloutBatch) -> Tensor:
         with self.autocast():
-            output = self.net(batch.x, batch.route)
+            output = self.net(batch.x, batch.route, batch.context)
         logp, entropy = policy_terms(output.logits, batch.action)
         advantage = batch.advantage
         if self.normalize_advantage:

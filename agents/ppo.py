@@ -64,7 +64,7 @@ class PPO(OnPolicy):
 
     def loss(self, batch: RolloutBatch) -> Tensor:
         with self.autocast():
-            output = self.net(batch.x, batch.route)
+            output = self.net(batch.x, batch.route, batch.context)
         logp, entropy = policy_terms(output.logits, batch.action)
         advantage = batch.advantage
         if self.normalize_advantage:

@@ -122,6 +122,7 @@ class OnPolicy(Learner):
         self._obs = env.reset(seed)
         self._recent: deque[float] = deque(maxlen=100)  # raw returns of the last full games
         self._x = self._pixels(env.obs_shape)
+        self._context = torch.empty(0)
 
     def _pixels(self, shape: tuple[int, ...]) -> Tensor:
         """Return an empty (T, N, *shape) buffer; pictures channels-last, as convolutions want."""
@@ -129,6 +130,13 @@ class OnPolicy(Learner):
         size, device = (self.n_steps * self.n_envs, *shape), self.settings.device
         buffer = torch.empty(size, dtype=torch.uint8, device=device, memory_format=layout)
         return buffer.view(self.n_steps, self.n_envs, *shape)
+
+    def _contexts(self, one: Tensor) -> Tensor:
+        """Return a (T, N, D) buffer for what the net's frozen parts make, `one` (N, D) of a step."""
+        size = (self.n_steps, *one.shape)
+        if self._context.shape != size or self._context.dtype != one.dtype:
+            self._context = one.new_empty(size)
+        return self._context
 
     def _shares(self) -> list[int]:
         return shares(self.n_envs, len(self.learned))
@@ -207,7 +215,7 @@ class OnPolicy(Learner):
     def collect(self, route: Tensor) -> RolloutBatch:
         """Play `n_steps` in every environment with routes (N,); return a (T, N, ...) batch.
 
-        The pixels are a buffer that the next rollout overwrites: copy what must outlive it.
+        Pixels and context are buffers that the next rollout overwrites: copy what must outlive it.
         """
         with torch.no_grad(), self.autocast():  # one context: weights are cast once a rollout
             return self._collect(route)
@@ -223,7 +231,9 @@ class OnPolicy(Learner):
         on_device = route.to(device)
         for t in range(self.n_steps):
             self._x[t].copy_(torch.from_numpy(self._obs))
-            output = self.net(self._x[t], on_device)
+            context = self.net.context(self._x[t], on_device)
+            self._contexts(context)[t] = context
+            output = self.net(self._x[t], on_device, context)
             log_pi = output.logits.float().cpu().log_softmax(-1)
             action[t] = sample(log_pi, self.generator)
             logp[t] = log_pi.gather(-1, action[t, :, None]).squeeze(-1)
@@ -244,6 +254,7 @@ class OnPolicy(Learner):
             x=self._x,
             route=on_device.expand(size),
             score=score.to(device),
+            context=self._context,
             action=action.to(device),
             logp=logp.to(device),
             value=value.to(device),

@@ -220,6 +220,7 @@ class Supervised(Learner):
             x=x.index_select(0, rows),
             route=route,
             score=torch.full((n,), torch.nan, device=x.device),
+            context=torch.empty((n, 0), device=x.device),  # a picture is rarely met again
             label=label.index_select(0, rows),
         )
 

@@ -151,11 +151,13 @@ class Batch:
         route: (B,) long: which sub-network serves the sample (see `Method.route`).
         score: (B,) float, how well the task went, higher is better: for games the raw return of
             the game that finished at this step and NaN elsewhere, for classes 1.0 where right.
+        context: (B, D) what `Net.context` made of x when it was met; (B, 0) if nothing was kept.
     """
 
     x: Tensor
     route: Tensor
     score: Tensor
+    context: Tensor
 
     def __getitem__(self, index: Any) -> Self:
         return replace(self, **{f.name: _rows(getattr(self, f.name), index) for f in fields(self)})
@@ -257,12 +259,21 @@ class Net(nn.Module):
 
     spec: NetSpec
 
-    def forward(self, x: Tensor, route: Tensor) -> Output:
+    def forward(self, x: Tensor, route: Tensor, context: Tensor | None = None) -> Output:
         """Map inputs (B, *input_shape) and routes (B,) long to logits and values.
 
-        Logits are as wide as the widest head; outputs a task lacks are `MASKED` (-1e9).
+        Logits are as wide as the widest head; outputs a task lacks are `MASKED` (-1e9). A `context`
+        of these inputs and routes spares its computation.
         """
         raise NotImplementedError
+
+    def context(self, x: Tensor, route: Tensor) -> Tensor:
+        """Return (B, D) all that frozen parts make of inputs, without gradient; D is 0 by default.
+
+        It stays the same while a task is learned: a learner that meets an observation several times
+        keeps it, and passes it to `forward`. Under autocast it is of that type.
+        """
+        return torch.empty((len(x), 0), device=x.device)
 
     def add_task(self, task: Task) -> None:
         """Make what this task needs and does not have yet; nothing by default."""
@@ -279,8 +290,8 @@ class Net(nn.Module):
         """Return by name the parameters that several tasks use: what penalties protect."""
         raise NotImplementedError
 
-    def __call__(self, x: Tensor, route: Tensor) -> Output:  # typed as forward is
-        out: Output = super().__call__(x, route)
+    def __call__(self, x: Tensor, route: Tensor, context: Tensor | None = None) -> Output:
+        out: Output = super().__call__(x, route, context)  # typed as forward is
         return out
 
 

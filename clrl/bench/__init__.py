@@ -9,7 +9,7 @@ from clrl.bench.figure import Figure
 __all__ = ["FIGURES"]
 
 SPEED, METHODS, COSTS = "clrl.bench.speed", "clrl.bench.methods", "clrl.bench.costs"
-PICTURES = "clrl.bench.pictures"
+PICTURES, PROGRESSIVE = "clrl.bench.pictures", "clrl.bench.progressive"
 
 # fmt: off
 FIGURES = (
@@ -55,5 +55,8 @@ FIGURES = (
            "at most", 15.0, "s", f"{PICTURES}:split_mnist"),
     Figure("over_loader", "a usual loop's step (per-sample loader, EWC in the loss) over ours",
            "at least", 5.0, "x", f"{PICTURES}:over_loader"),
+    *(Figure(f"progressive_{n}", f"PPO's time per step in column {n} over column 1, noise for games",
+             "at most", goal, "x", f"{PROGRESSIVE}:column", (n, "pnn"))
+      for n, goal in ((2, 1.8), (5, 2.5), (10, 4.0))),
 )
 # fmt: on

@@ -13,5 +13,9 @@ REGISTRY: dict[str, tuple[str, str]] = {  # name: ("module:Class", what it is in
     "mas": ("clrl.methods.mas:MAS", "memory aware synapses: hold what outputs are sensitive to"),
     "si": ("clrl.methods.si:SI", "synaptic intelligence: hold what lowered the loss on its way"),
     "spp": ("clrl.methods.spp:SPP", "soft parameter pruning: hold what entropy depends on"),
+    "progressive": (
+        "clrl.methods.progressive:Progressive",
+        "progressive nets: a column a task, laterals from the frozen ones before it",
+    ),
     "lwf": ("clrl.methods.lwf:LwF", "learning without forgetting: distil old heads on new inputs"),
 }

@@ -7,7 +7,15 @@ from torch import Tensor, nn
 
 from clrl.types import MASKED, ClrlError, Conv, LayerSpec, MaxPool, NetSpec, Output
 
-__all__ = ["Heads", "as_input", "chain", "orthogonal"]
+__all__ = [
+    "Heads",
+    "as_input",
+    "at_least_float32",
+    "chain",
+    "legal_outputs",
+    "map_shape",
+    "orthogonal",
+]
 
 
 def as_input(x: Tensor) -> Tensor:
@@ -53,12 +61,12 @@ def chain(
     shape = input_shape
     for i, spec in enumerate(body):
         if isinstance(spec, Conv):
-            shape_after = _map_shape(shape, spec, i)
+            shape_after = map_shape(shape, spec, i)
             conv = nn.Conv2d(shape[0], spec.out, spec.kernel, spec.stride, spec.padding)
             modules += [orthogonal(conv, gain), nn.ReLU()]
             shape = shape_after
         elif isinstance(spec, MaxPool):
-            shape = _map_shape(shape, spec, i)
+            shape = map_shape(shape, spec, i)
             modules += [nn.MaxPool2d(spec.size)]
         else:
             modules += _flat(modules, shape)
@@ -79,7 +87,8 @@ def _flat(before: list[nn.Module], shape: tuple[int, ...]) -> list[nn.Module]:
     return [nn.Flatten(), before.pop()] if last_is_relu else [nn.Flatten()]
 
 
-def _at_least_float32(x: Tensor) -> Tensor:
+def at_least_float32(x: Tensor) -> Tensor:
+    """Return x in its type, or float32 where that is lower."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
@@ -87,7 +96,7 @@ def _size(shape: tuple[int, ...]) -> int:
     return int(torch.Size(shape).numel())
 
 
-def _map_shape(shape: tuple[int, ...], spec: Conv | MaxPool, i: int) -> tuple[int, int, int]:
+def map_shape(shape: tuple[int, ...], spec: Conv | MaxPool, i: int) -> tuple[int, int, int]:
     """Return (channels, height, width) after a layer that slides over maps."""
     if isinstance(spec, MaxPool):
         spec = Conv(shape[0], spec.size, spec.size)  # slides as this one would
@@ -103,6 +112,16 @@ def _map_shape(shape: tuple[int, ...], spec: Conv | MaxPool, i: int) -> tuple[in
         )
     height, width = ((s - k) // stride + 1 for s, k in zip(room, sides, strict=True))
     return out, height, width
+
+
+def legal_outputs(spec: NetSpec) -> Tensor:
+    """Return (K, width of the widest head) bool: which outputs exist in each task."""
+    width = max(task.n_outputs for task in spec.tasks)
+    legal = torch.zeros(len(spec.tasks), width, dtype=torch.bool)
+    for task in spec.tasks:
+        known = task.legal if spec.masks else None
+        legal[task.id, list(known or range(task.n_outputs))] = True
+    return legal
 
 
 class Heads(nn.Module):
@@ -128,12 +147,8 @@ class Heads(nn.Module):
             orthogonal(nn.Linear(n_features, 1), 1.0) for _ in widths if spec.has_value
         )
         self.shared = spec.shared_head
-        legal = torch.zeros(len(spec.tasks), width, dtype=torch.bool)
-        for task in spec.tasks:
-            known = task.legal if spec.masks else None
-            legal[task.id, list(known or range(task.n_outputs))] = True
-        self.register_buffer("legal", legal, persistent=False)
-        self._masks = not bool(legal.all())
+        self.register_buffer("legal", legal_outputs(spec), persistent=False)
+        self._masks = not bool(self.legal.all())
 
     def forward(self, h: Tensor, route: Tensor) -> Output:
         """Map features (B, F) and task ids (B,) to logits (B, width) and values (B,)."""
@@ -143,19 +158,19 @@ class Heads(nn.Module):
             output = self._one(h, int(route[0]))
         else:
             output = self._mixed(h, route)
-        logits = _at_least_float32(output.logits)
+        logits = at_least_float32(output.logits)
         if self._masks:
             logits = logits.masked_fill(~self.legal[route], MASKED)
         return Output(logits, output.value)
 
     def _one(self, h: Tensor, k: int) -> Output:
         logits = self.policy[k](h)
-        value = _at_least_float32(self.value[k](h).squeeze(-1)) if len(self.value) else None
+        value = at_least_float32(self.value[k](h).squeeze(-1)) if len(self.value) else None
         return Output(nn.functional.pad(logits, (0, self.legal.shape[1] - logits.shape[1])), value)
 
     def _mixed(self, h: Tensor, route: Tensor) -> Output:
         logits = h.new_zeros(len(h), self.legal.shape[1])
-        value = _at_least_float32(h.new_zeros(len(h))) if len(self.value) else None
+        value = at_least_float32(h.new_zeros(len(h))) if len(self.value) else None
         for k in torch.unique(
             route
         ).tolist():  # heads are small: the trunk saw the whole batch at once

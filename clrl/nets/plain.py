@@ -22,7 +22,7 @@ class PlainNet(Net):
         self.trunk, n_features = chain(spec.input_shape, spec.body, spec.hidden_gain)
         self.heads = Heads(spec, n_features)
 
-    def forward(self, x: Tensor, route: Tensor) -> Output:
+    def forward(self, x: Tensor, route: Tensor, context: Tensor | None = None) -> Output:
         output: Output = self.heads(self.trunk(as_input(x)), route)
         return output
 

@@ -193,9 +193,9 @@ SCRIPT = """
     from pathlib import Path
     from clrl.envs.toy import toy_sequence
     from clrl.run.config import load_config
-    from clrl.run import train as room
+    from clrl.agents.learner import Learner
     from clrl.run.train import resume, train
-    room.RECORD_EVERY = 50
+    Learner.record_every = 50
     folder = Path(sys.argv[1])
     if (folder / "runs/toy/seed0/config.yaml").exists():
         resume(folder / "runs/toy/seed0", sequence=toy_sequence(2))
