@@ -51,7 +51,9 @@ class A2C(OnPolicy):
 
     def learn(self, batch: RolloutBatch) -> dict[str, float]:
         self._statistics = Statistics()
-        _, norm = gradient_step(self.method, self.optimizer, batch, self.loss, self.max_grad_norm)
+        _, norm = gradient_step(
+            self.method, self.optimizer, batch, self.loss, self.max_grad_norm, self.autocast
+        )
         self._statistics.add(gradient_norm=norm)
         return self._statistics.means()
 

@@ -57,7 +57,12 @@ class PPO(OnPolicy):
         for _ in range(self.n_epochs):
             for index in torch.split(self.permutation(len(batch)), self.batch_size):
                 _, norm = gradient_step(
-                    self.method, self.optimizer, batch[index], self.loss, self.max_grad_norm
+                    self.method,
+                    self.optimizer,
+                    batch[index],
+                    self.loss,
+                    self.max_grad_norm,
+                    self.autocast,
                 )
                 self._statistics.add(gradient_norm=norm)
         return self._statistics.means() | {"train/clip_range": self._clip}

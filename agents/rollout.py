@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, cast
 
@@ -114,13 +114,15 @@ class OnPolicy(Learner):
     def open_tasks(self) -> None:
         self._close_training()
         seed = self.seed_for(1, len(self.begun))
+        threads = self.settings.threads and max(1, self.settings.threads // len(self.learned))
         parts = [
-            cast(GameTask, task).open(n, seed, training=True, threads=self.settings.threads)
+            cast(GameTask, task).open(n, seed, training=True, threads=threads)
             for task, n in zip(self.learned, self._shares(), strict=True)
         ]
+        self._own = _rows_of(self.task, self.learned, self._shares())
         self._env = env = parts[0] if len(parts) == 1 else Interleaved(parts)
         self._obs = env.reset(seed)
-        self._recent: deque[float] = deque(maxlen=100)  # raw returns of the last full games
+        self._recent: deque[float] = deque(maxlen=100)  # raw returns of the last games
         self._x = self._pixels(env.obs_shape)
         self._context = torch.empty(0)
 
@@ -132,7 +134,7 @@ class OnPolicy(Learner):
         return buffer.view(self.n_steps, self.n_envs, *shape)
 
     def _contexts(self, one: Tensor) -> Tensor:
-        """Return a (T, N, D) buffer for what the net's frozen parts make, `one` (N, D) of a step."""
+        """Return a (T, N, D) buffer for what frozen parts make, `one` (N, D) of a step."""
         size = (self.n_steps, *one.shape)
         if self._context.shape != size or self._context.dtype != one.dtype:
             self._context = one.new_empty(size)
@@ -247,7 +249,8 @@ class OnPolicy(Learner):
             done[t] = torch.from_numpy(result.terminated | result.truncated)
             for episode in result.episodes:
                 score[t, episode.env] = episode.return_
-                self._recent.append(episode.return_)
+                if episode.env in self._own:
+                    self._recent.append(episode.return_)
         last = self.net(torch.from_numpy(self._obs).to(device), on_device).value
         advantage = gae(reward, value, done, _value(last), self.gamma, self.gae_lambda)
         return RolloutBatch(
@@ -299,6 +302,14 @@ class OnPolicy(Learner):
             self._obs = self._env.reset(self.seed_for(3, self.step))
             return str(error)
         return None
+
+
+def _rows_of(task: Task, tasks: Sequence[Task], shares: Sequence[int]) -> range:
+    """Return which environments play `task`; all, if it is not among the tasks."""
+    if task not in tasks:
+        return range(sum(shares))
+    k = tasks.index(task)
+    return range(sum(shares[:k]), sum(shares[: k + 1]))
 
 
 def _value(value: Tensor | None) -> Tensor:

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD, Adam, Optimizer
 
-from clrl.agents.learner import EvaluationRow, Learner, Schedule
+from clrl.agents.learner import EvaluationRow, Learner, RunSettings, Schedule
 from clrl.agents.statistics import Statistics
+from clrl.method import Method
 from clrl.step import gradient_step
-from clrl.types import Batch, Task
+from clrl.types import Batch, NetSpec, Task
 
 __all__ = ["LabelledBatch", "PictureTask", "Supervised"]
 
@@ -111,7 +112,12 @@ class Supervised(Learner):
 
     # ------------------------------------------------------------------------- life of a task
 
+    def setup(self, method: Method, spec: NetSpec, settings: RunSettings) -> None:
+        super().setup(method, spec, settings)
+        self._pictures = 0  # used so far, for `end_task` too
+
     def open_tasks(self) -> None:
+        self._data: _Data | None = None  # gone before its successor comes
         parts = [cast(PictureTask, task).examples("train") for task in self.learned]
         device = self.settings.device
         source = [torch.full((len(part.label),), k) for k, part in enumerate(parts)]
@@ -131,7 +137,12 @@ class Supervised(Learner):
             rate = self.set_learning_rate()
             batch = self._batch(self._rows(), training=True)
             _, norm = gradient_step(
-                self.method, self.optimizer, batch, self.loss, self.max_grad_norm
+                self.method,
+                self.optimizer,
+                batch,
+                self.loss,
+                self.max_grad_norm,
+                self.autocast,
             )
             self._statistics.add(gradient_norm=norm)
             self.step += 1
@@ -157,6 +168,7 @@ class Supervised(Learner):
         """Yield batches of the training set, in an order of their own, without end."""
         generator = torch.Generator().manual_seed(self.seed_for(6, len(self.begun)))
         while True:
+            assert self._data is not None
             order = torch.randperm(len(self._data.label), generator=generator)
             for rows in torch.split(order.to(self.settings.device), self.batch_size):
                 self.extra_steps += 1
@@ -194,12 +206,13 @@ class Supervised(Learner):
     @property
     def frames(self) -> int:
         """Pictures used so far, those for `end_task` included, evaluations not."""
-        return (self.step + self.extra_steps) * self.batch_size
+        return self._pictures
 
     # -------------------------------------------------------------------------------- batches
 
     def _rows(self) -> Tensor:
         """Return the places of the next batch's pictures."""
+        assert self._data is not None
         n = len(self._data.label)
         epoch, place = divmod(self.task_step, max(1, n // self.batch_size))
         if epoch != self._epoch:
@@ -209,8 +222,10 @@ class Supervised(Learner):
         return self._order[place * self.batch_size : (place + 1) * self.batch_size]
 
     def _batch(self, rows: Tensor, *, training: bool) -> LabelledBatch:
+        assert self._data is not None, "a batch outside a task: call begin_task first"
         x, label, source = self._data
         n = len(rows)
+        self._pictures += n
         routes = [self.method.route(task, n, training=training) for task in self.learned]
         if len(routes) == 1:
             route = routes[0].to(x.device)
@@ -220,14 +235,17 @@ class Supervised(Learner):
             x=x.index_select(0, rows),
             route=route,
             score=torch.full((n,), torch.nan, device=x.device),
-            context=torch.empty((n, 0), device=x.device),  # a picture is rarely met again
             label=label.index_select(0, rows),
         )
 
     # ---------------------------------------------------------------------------------- state
 
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"pictures": self._pictures}
+
     def load_state_dict(self, state: dict[str, Any], tasks: tuple[Task, ...]) -> str | None:
         super().load_state_dict(state, tasks)
+        self._pictures = state["pictures"]
         if self.begun:
             self.open_tasks()
         return None

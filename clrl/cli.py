@@ -219,7 +219,11 @@ def _table(rows: Sequence[dict[str, Any]]) -> str:
     """Return rows of equal keys as aligned text."""
     if not rows:
         return "nothing evaluated"
-    cells = [list(rows[0]), *([_cell(value) for value in row.values()] for row in rows)]
+    digits = {"accuracy": 2, "loss": 4}  # of pictures; scores of games have one
+    cells = [
+        list(rows[0]),
+        *([_cell(value, digits.get(key, 1)) for key, value in row.items()] for row in rows),
+    ]
     widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
@@ -227,8 +231,8 @@ def _table(rows: Sequence[dict[str, Any]]) -> str:
     )
 
 
-def _cell(value: object) -> str:
-    return f"{value:.1f}" if isinstance(value, float) else str(value)
+def _cell(value: object, digits: int) -> str:
+    return f"{value:.{digits}f}" if isinstance(value, float) else str(value)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -81,10 +81,11 @@ class Method:
         return begun[-1:]
 
     def observe(self, batch: Batch, progress: float) -> None:
-        """See what was just experienced (hook 5), before any update is made from it.
+        """See what was just experienced (hook 5): acted, or answered, with the weights before.
 
-        Called by the learner after each rollout, with a time-major batch (T, N, ...), or after
-        each supervised batch (B, ...). `progress` in [0, 1] is the share of the task's steps done.
+        Called by the learner after each rollout, with a time-major batch (T, N, ...), before it is
+        learned from; or with each supervised batch (B, ...) once it has been, because `score` comes
+        of the forward pass that did. `progress` in [0, 1] is the share of the task's steps done.
         """
 
     def loss(self, batch: Batch, loss_fn: LossFn) -> Tensor | float:

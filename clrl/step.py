@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar
 
 import torch
@@ -28,6 +29,7 @@ def gradient_step(
     batch: B,
     loss_fn: Callable[[B], Tensor],
     max_norm: float,
+    autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> tuple[Tensor, Tensor]:
     """Take one step on the learner's loss plus the method's.
 
@@ -37,6 +39,7 @@ def gradient_step(
         batch: what `loss_fn` scores.
         loss_fn: the learner's loss, a scalar tensor.
         max_norm: the gradient is scaled down to this global 2-norm; infinite: it is left alone.
+        autocast: the context of forward passes that a method's loss makes of its own.
 
     Returns:
         The learner's own loss and the gradient's norm before clipping, both detached.
@@ -46,7 +49,9 @@ def gradient_step(
     """
     optimizer.zero_grad(set_to_none=True)
     loss = loss_fn(batch)
-    (loss + method.loss(batch, loss_fn)).backward()  # type: ignore[no-untyped-call]
+    with autocast():
+        extra = method.loss(batch, loss_fn)
+    (loss + extra).backward()  # type: ignore[no-untyped-call]
     method.edit_gradients(loss_fn)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for p in parameters:  # fused optimizers walk through memory: a gradient laid out otherwise,

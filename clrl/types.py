@@ -6,7 +6,7 @@ Shapes are written with T for time steps of a rollout, N for parallel environmen
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
@@ -151,16 +151,16 @@ class Batch:
         route: (B,) long: which sub-network serves the sample (see `Method.route`).
         score: (B,) float, how well the task went, higher is better: for games the raw return of
             the game that finished at this step and NaN elsewhere, for classes 1.0 where right.
-        context: (B, D) what `Net.context` made of x when it was met; (B, 0) if nothing was kept.
+        context: (B, D) what `Net.context` made of x when it was met; None if nothing was kept.
     """
 
     x: Tensor
     route: Tensor
     score: Tensor
-    context: Tensor
+    context: Tensor | None = field(default=None, kw_only=True)
 
     def __getitem__(self, index: Any) -> Self:
-        return replace(self, **{f.name: _rows(getattr(self, f.name), index) for f in fields(self)})
+        return self._each(lambda x: _rows(x, index))
 
     def __len__(self) -> int:
         return self.x.shape[0]
@@ -172,7 +172,11 @@ class Batch:
 
     def flat(self) -> Self:
         """Merge the first two axes of every field: (T, N, ...) to (T * N, ...)."""
-        return replace(self, **{f.name: getattr(self, f.name).flatten(0, 1) for f in fields(self)})
+        return self._each(lambda x: x.flatten(0, 1))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
+        present = {f.name: x for f in fields(self) if (x := getattr(self, f.name)) is not None}
+        return replace(self, **{name: change(x) for name, x in present.items()})
 
 
 def _rows(x: Tensor, index: Any) -> Tensor:

@@ -13,7 +13,7 @@ from clrl.envs.protocol import AtariProtocol
 from clrl.envs.variants import VARIANTS
 from clrl.types import ClrlError, TaskSequence
 
-__all__ = ["SEQUENCES", "NamedSequence", "build_sequence", "shuffled"]
+__all__ = ["SEQUENCES", "NamedSequence", "build_sequence", "is_game", "shuffled"]
 
 OPTIONS = ("mode", "difficulty")
 
@@ -75,6 +75,14 @@ def build_sequence(
         task = _task(entry, len(tasks), protocol, shared_head)
         visits.append(tasks.setdefault(task.name, task).id)
     return TaskSequence(tuple(tasks.values()), tuple(visits) * cycles)
+
+
+def is_game(entry: str) -> bool:
+    """Tell whether an entry of a sequence names a game (and not a data set)."""
+    try:
+        return bool(display_name(entry.partition(":")[0].partition("-")[0].strip()))
+    except ClrlError:
+        return False
 
 
 def _task(entry: str, number: int, protocol: AtariProtocol, shared_head: bool) -> AtariTask:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad
 
-from clrl.envs.datasets import DATASETS, Examples, canonical, held_out, load, require
+from clrl.envs.datasets import DATASETS, Examples, canonical, held_out, load
 from clrl.envs.image_entries import Asked, understood
 from clrl.envs.sequences import NamedSequence
 from clrl.types import ClrlError, Task, TaskSequence
@@ -93,11 +93,10 @@ class VisionTask(Task):
             raise ClrlError(
                 f"task {self.name!r} has no validation set: set sequence.held_out=0.1", 2
             )
+        self.count(split)
         data = load(self.dataset)
         images, labels = data.test if split == "test" else data.train
         rows = self._rows(split, labels.numpy())
-        if rows is not None and not len(rows):
-            raise ClrlError(f"task {self.name!r}: its {split} set has no images", 3)
         x, label = (images, labels) if rows is None else (images[rows], labels[rows])
         if self.noise:
             x = _noisy(x, self._draw(split, images), rows, self.noise)
@@ -108,6 +107,27 @@ class VisionTask(Task):
             self.outputs
         )
         return Examples(_placed(x, self.shape), numbers[label])
+
+    def count(self, split: Split) -> int:
+        """Return how many images `examples(split)` has.
+
+        Raises:
+            ClrlError: as `examples`; (exit 2) if there are none.
+        """
+        data = load(self.dataset)
+        labels = (data.test if split == "test" else data.train).label
+        rows = self._rows(split, labels.numpy())
+        n = len(labels) if rows is None else len(rows)
+        if n == 0 and split != "test" and self.validation:
+            raise ClrlError(
+                f"sequence.held_out is {self.validation:g}, which leaves no images for "
+                f"{'evaluating' if split == 'valid' else 'learning'} task {self.name!r}: "
+                "expected a share between, 0.1 say",
+                2,
+            )
+        if n == 0:
+            raise ClrlError(f"task {self.name!r}: its {split} set has no images", 3)
+        return n
 
     def _rows(self, split: Split, labels: NDArray[np.int64]) -> Tensor | None:
         """Return which images of the published split belong to the task; None: all."""
@@ -208,9 +228,16 @@ def build_image_sequence(
 
 
 def require_data(sequence: TaskSequence) -> None:
-    """Raise `ClrlError` (exit code 3) unless the files of all image tasks are there."""
-    for name in dict.fromkeys(t.dataset for t in sequence.tasks if isinstance(t, VisionTask)):
-        require(name)
+    """Read the data of all image tasks, once, before anything else is begun.
+
+    Raises:
+        ClrlError: (exit 3) a file is missing or damaged; (exit 2) so little, or so much, is held
+            out that a task is left without pictures to evaluate, or to learn.
+    """
+    for task in sequence.tasks:
+        if isinstance(task, VisionTask):
+            for split in ("train", task.evaluated_split):
+                task.count(split)
 
 
 def _check_scenario(scenario: str, shared_head: bool, asked: Sequence[Asked]) -> None:

@@ -13,6 +13,7 @@ from clrl.agents.a2c import A2C
 from clrl.agents.ppo import PPO
 from clrl.method import Method
 from clrl.methods.ewc import EWC
+from clrl.methods.si import SI
 from clrl.nets.bodies import BODIES, body
 from clrl.run import yaml_safe
 from clrl.run.config import (
@@ -190,6 +191,13 @@ def test_missing_keys_are_named(tmp_path: Path) -> None:
         write(tmp_path, "name: x\nmethod: {}\nsequence: {tasks: [Pong]}\n")
     ).splitlines()
     assert [line.split()[1] for line in lines] == ["sequence.steps", "agent", "method.name"]
+
+
+def test_another_method_drops_the_settings_of_the_one_before(base: Path) -> None:
+    assert load_config(base, ["method.name=ewc"]).method == EWC(strength=100)
+    assert load_config(base, ["method.name=si"]).method == SI()
+    assert load_config(base, ["method.name=si", "method.strength=3"]).method == SI(strength=3)
+    assert type(load_config(base, ["method.name=finetune"]).method) is Method
 
 
 @pytest.mark.parametrize("override", ["seed", "=3", "a..b=1", "seed.a=1", "agent.n_envs=[1"])

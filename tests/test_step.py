@@ -88,6 +88,30 @@ def test_hooks_come_in_order_and_gradients_are_edited_before_they_are_clipped():
     assert float(torch.cat(moved).norm()) == pytest.approx(0.5, rel=1e-4)  # and clipped after it
 
 
+def test_the_methods_loss_has_the_learners_autocast_and_the_rest_has_none():
+    seen = []
+
+    class Spy(Method):
+        def loss(self, batch, loss_fn):
+            seen.append(torch.is_autocast_enabled("cpu"))
+            return 0.0
+
+        def edit_gradients(self, loss_fn):
+            seen.append(torch.is_autocast_enabled("cpu"))
+
+    method, batch = made(Spy())
+    optimizer = torch.optim.SGD(method.trainable(), 0.1)
+    gradient_step(
+        method,
+        optimizer,
+        batch,
+        cross_entropy(method),
+        max_norm=math.inf,
+        autocast=lambda: torch.autocast("cpu", dtype=torch.bfloat16),
+    )
+    assert seen == [True, False]
+
+
 def test_the_methods_loss_is_added_to_the_learners():
     class Pull(Method):
         def loss(self, batch, loss_fn):

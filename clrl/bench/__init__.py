@@ -54,8 +54,10 @@ FIGURES = (
     Figure("split_mnist", "Split MNIST under EWC, 5 x 2,000 steps of 128, the whole command",
            "at most", 15.0, "s", f"{PICTURES}:split_mnist"),
     Figure("over_loader", "a usual loop's step (per-sample loader, EWC in the loss) over ours",
-           "at least", 5.0, "x", f"{PICTURES}:over_loader"),
-    *(Figure(f"progressive_{n}", f"PPO's time per step in column {n} over column 1, noise for games",
+           "at least", 5.0, "x", f"{PICTURES}:over_loader", ("best",)),
+    Figure("over_loader_float32", "the same, ours in float32 like the usual loop's",
+           "at least", None, "x", f"{PICTURES}:over_loader", ("float32",)),
+    *(Figure(f"progressive_{n}", f"PPO's time per step in column {n} over column 1, on noise",
              "at most", goal, "x", f"{PROGRESSIVE}:column", (n, "pnn"))
       for n, goal in ((2, 1.8), (5, 2.5), (10, 4.0))),
 )

@@ -6,9 +6,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -57,15 +58,21 @@ def split_mnist(setting: Setting) -> Measurement:
     return Measurement(seconds, {"seconds": seconds, **facts, **_threads()})
 
 
-def over_loader(setting: Setting) -> Measurement:
+def over_loader(setting: Setting, precision: Literal["best", "float32"]) -> Measurement:
     """Measure a step's time in the usual loop over its time here: the same net, batch and penalty.
 
     The usual loop is float32, takes each picture by itself from a `Dataset`, scales it, collates
     the batch with a `DataLoader`, and adds EWC's penalty to the loss, parameter by parameter.
     Pixels and labels are noise: how long a step takes does not depend on them.
+
+    Args:
+        setting: how.
+        precision: ours; `best` is bf16 where it is native.
     """
     task = _Noise(0, "noise", 2)
     config = _config(SequenceConfig(tasks=("mnist",), steps=ENDLESS), setting)
+    if precision == "float32":
+        config = replace(config, precision="float32")
     learner = assemble(config, TaskSequence((task,), (0,)))
     learner.begin_task(task)
     learner.update()

@@ -7,7 +7,10 @@ __all__ = ["REGISTRY"]
 REGISTRY: dict[str, tuple[str, str]] = {  # name: ("module:Class", what it is in one line)
     "finetune": ("clrl.method:Method", "keep training the same net and protect nothing"),
     "frozen": ("clrl.methods.frozen:Frozen", "after the first task train only the new heads"),
-    "joint": ("clrl.methods.joint:Joint", "train on all tasks so far together: the upper bound"),
+    "joint": (
+        "clrl.methods.joint:Joint",
+        "learn all tasks so far together: an upper bound",
+    ),
     "l2": ("clrl.methods.l2:L2", "hold all weights alike where they were"),
     "ewc": ("clrl.methods.ewc:EWC", "elastic weight consolidation: hold what old tasks rely on"),
     "mas": ("clrl.methods.mas:MAS", "memory aware synapses: hold what outputs are sensitive to"),

@@ -53,7 +53,8 @@ class EWC(Penalty):
             raise ValueError(f"batch_size is {self.batch_size}: expected a number from 1")
 
     def build(self, spec: NetSpec) -> Net:
-        self._generator = torch.Generator().manual_seed(0)  # in the state: a resumed run goes on
+        # of its own, and in the state: a resumed run goes on
+        self._generator = torch.Generator().manual_seed(torch.initial_seed())
         return super().build(spec)
 
     def importance(self, data: Iterator[Batch]) -> dict[str, Tensor]:

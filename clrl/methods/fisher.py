@@ -28,6 +28,9 @@ Directions = Callable[[Output, Tensor], tuple[Tensor, Tensor | None]]
 """
 
 
+GRADIENTS_HELD = 144  # of samples x outputs at a time: few stay in the cache
+
+
 class Record(NamedTuple):
     """One layer's part in a forward pass: `output` is a leaf, so that the graph ends there."""
 
@@ -78,7 +81,7 @@ def mean_over_samples(
 
 
 def exact_fisher(
-    net: Net, x: Tensor, route: Tensor, value: bool = False, chunk: int = 8
+    net: Net, x: Tensor, route: Tensor, value: bool = False, chunk: int | None = None
 ) -> dict[str, Tensor]:
     """Return `F = E_x sum_y p(y|x) (d log p(y|x) / d theta)^2` (Kirkpatrick et al. 2017).
 
@@ -91,11 +94,12 @@ def exact_fisher(
         route: (N,) long.
         value: add `E_x (d V(x) / d theta)^2`, the Fisher information of a Gaussian of unit
             variance around the value; without, the value head has none.
-        chunk: samples held at a time.
+        chunk: samples held at a time; None: fewer the more outputs there are.
 
     Returns:
         By parameter name, tensors shaped as the parameters.
     """
+    chunk = chunk or max(1, GRADIENTS_HELD // max(task.n_outputs for task in net.spec.tasks))
 
     def directions(output: Output, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         p = output.logits.softmax(-1)

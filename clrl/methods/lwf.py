@@ -75,8 +75,8 @@ class LwF(Method):
             return 0.0
         ids = [k for k, _ in self._outputs]
         with torch.no_grad():
-            old = self._teacher.all_logits(batch.x, ids) / self.temperature
-        new = self._student.all_logits(batch.x, ids) / self.temperature
+            old = self._teacher.all_logits(batch.x, ids).float() / self.temperature
+        new = self._student.all_logits(batch.x, ids).float() / self.temperature
         total = torch.zeros((), device=new.device)
         for k, (_, columns) in enumerate(self._outputs):
             log_q = old[k][:, columns].log_softmax(-1)
@@ -92,5 +92,5 @@ class LwF(Method):
         return {"teacher": None if self._teacher is None else self._teacher.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        if self._teacher is not None:
+        if self._teacher is not None and state["teacher"] is not None:  # None: strength was 0
             self._teacher.load_state_dict(state["teacher"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Literal
@@ -14,6 +15,8 @@ from clrl.methods.quadratic import Quadratic
 from clrl.types import Batch, ClrlError, LossFn, Net, NetSpec, Task
 
 __all__ = ["Penalty"]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -47,13 +50,14 @@ class Penalty(Method):
     clip_quantile: float = 1.0
     """Lower importance above this quantile of a visit's to it (0.999, say); 1 leaves all."""
     value: bool = False
-    """Protect what the estimate of the value relies on, too, not only what the policy does."""
+    """For games: protect what the estimate of the value relies on, too, not only the policy."""
     protect_head: bool = True
     """Protect a head that all tasks share; heads of their own are never protected."""
     n_samples: int = 512
     """States or images the importance is averaged over."""
     n_batches: int = 8
-    """Rollouts or batches they are drawn from, evenly: more are less alike."""
+    """Rollouts or batches they are drawn from, evenly: more are less alike; more if these are
+    too small for so many samples."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.strength < float("inf"):
@@ -74,6 +78,7 @@ class Penalty(Method):
     def build(self, spec: NetSpec) -> Net:
         self.penalty = Quadratic()
         self._last: dict[str, Tensor] = {}  # for onlookers; not kept
+        self._mean = 0.0
         net = super().build(spec)
         self.protected = self._choose_protected()  # by name; looked up once, used at every step
         return net
@@ -96,11 +101,14 @@ class Penalty(Method):
             rank = max(1, round(self.clip_quantile * values.numel()))
             most = values.kthvalue(rank).values
             omega = {name: o.clamp(max=most) for name, o in omega.items()}
-        if self.normalise:
-            mean = sum(float(o.sum()) for o in omega.values()) / sum(
-                o.numel() for o in omega.values()
+        n_weights = sum(o.numel() for o in omega.values())
+        self._mean = sum(float(o.sum()) for o in omega.values()) / n_weights
+        if self._mean == 0:
+            log.warning(
+                "the importance after %r is 0 everywhere: nothing of it is protected", task.name
             )
-            omega = {name: o / mean for name, o in omega.items()} if mean > 0 else omega
+        elif self.normalise:
+            omega = {name: o / self._mean for name, o in omega.items()}
         if self.anchors == "separate":
             self.penalty.add(omega, self.protected)
         else:
@@ -116,14 +124,15 @@ class Penalty(Method):
         return {name: p for name, p in shared.items() if not name.startswith("heads.value.")}
 
     def draw(self, data: Iterator[Batch]) -> Batch:
-        """Draw `n_samples`, evenly spaced within `n_batches` batches: no generator is needed."""
+        """Draw `n_samples`, evenly spaced within batches: no generator is needed."""
         per_batch = -(-self.n_samples // self.n_batches)
-        drawn = []
-        for _ in range(self.n_batches):
+        drawn: list[Batch] = []
+        while sum(map(len, drawn)) < self.n_samples:
             batch = next(data)
             index = torch.linspace(0, len(batch) - 1, min(per_batch, len(batch)))
             drawn.append(batch[index.round().long().to(batch.x.device)])
-        parts = {f.name: [getattr(b, f.name) for b in drawn] for f in fields(drawn[0])}
+        names = [f.name for f in fields(drawn[0]) if getattr(drawn[0], f.name) is not None]
+        parts = {name: [getattr(b, name) for b in drawn] for name in names}
         return replace(
             drawn[0], **{name: torch.cat(p)[: self.n_samples] for name, p in parts.items()}
         )
@@ -140,17 +149,21 @@ class Penalty(Method):
         if not self.penalty.weight or self.strength == 0:
             return {}
         value = self.penalty.value(self.protected)
-        return {"penalty": self.factor * self.strength * value}
+        return {
+            "penalty": self.factor * self.strength * value,
+            "importance_mean": self._mean,  # of the last visit, before it is normalised
+        }
 
     def importances(self) -> dict[str, Tensor]:
         return self._last
 
     def state_dict(self) -> dict[str, Any]:
-        return {"penalty": self.penalty.state_dict()}
+        return {"penalty": self.penalty.state_dict(), "mean": self._mean}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         device = next(self.net.parameters()).device
         self.penalty.load_state_dict(state["penalty"], device)
+        self._mean = float(state["mean"])
 
     def _checked(self, omega: dict[str, Tensor], task: Task) -> dict[str, Tensor]:
         """Refuse importance that would spoil what is stored, and all training after it."""

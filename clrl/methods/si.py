@@ -95,5 +95,6 @@ class SI(Penalty):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
         device = next(self.net.parameters()).device
-        self._start = {name: t.to(device) for name, t in state["start"].items()}
-        self._path = {name: t.to(device) for name, t in state["path"].items()}
+        # where strength was 0 until now, the path begins here
+        self._start |= {name: t.to(device) for name, t in state["start"].items()}
+        self._path |= {name: t.to(device) for name, t in state["path"].items()}

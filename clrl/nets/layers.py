@@ -107,7 +107,7 @@ def map_shape(shape: tuple[int, ...], spec: Conv | MaxPool, i: int) -> tuple[int
         raise ClrlError(
             f"layer {i + 1} of the body, {spec}, does not fit an input of shape {shape}: "
             "expected (channels, height, width) at least as large as the kernel; "
-            "choose another body or a larger observation",
+            "choose another net.body (mlp fits any) or a larger observation",
             exit_code=2,
         )
     height, width = ((s - k) // stride + 1 for s, k in zip(room, sides, strict=True))

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from clrl.agents.learner import Learner, RunSettings
-from clrl.envs.sequences import SEQUENCES, build_sequence, shuffled
-from clrl.envs.vision import IMAGE_SEQUENCES, build_image_sequence, require_data
+from clrl.envs.sequences import SEQUENCES, build_sequence, is_game, shuffled
+from clrl.envs.vision import IMAGE_SEQUENCES, build_image_sequence, is_image_entry, require_data
 from clrl.nets.bodies import body
 from clrl.run.config import Config
 from clrl.run.memory import keep_freed_memory
@@ -46,6 +46,13 @@ def sequence_of(config: Config) -> TaskSequence:
             "these are for pictures; a game is always known: choose net.heads instead",
             2,
         )
+    for entry in wanted.tasks or ():
+        if is_game(entry) if pictures else is_image_entry(entry):
+            raise ClrlError(
+                f"sequence.tasks: {entry!r} is {'a game' if pictures else 'a set of pictures'}: "
+                f"expected agent.name {'a2c or ppo' if pictures else 'supervised'}",
+                2,
+            )
     if wanted.name:
         entries = named[wanted.name].entries(wanted.order_seed)
     else:

@@ -88,7 +88,8 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
 
     Args:
         path: a YAML file.
-        overrides: `a.b=c`, the value as in YAML, each replacing one key of the file.
+        overrides: `a.b=c`, the value as in YAML, each replacing one key of the file. Another
+            `method.name` drops the settings that the file gave to its method.
 
     Raises:
         ClrlError: (exit 2) with one line for every problem: file, key, value, what was expected.
@@ -122,7 +123,10 @@ def _override(data: dict[str, Any], text: str) -> str:
         if not isinstance(section, dict):
             place = ".".join(keys[: depth + 1])
             raise ClrlError(f"command line: {text!r}: {place} is not a section with keys", 2)
-    section[keys[-1]] = yaml_safe.parse(value, f"command line: {path}")
+    new = yaml_safe.parse(value, f"command line: {path}")
+    if keys == ["method", "name"] and section.get("name") != new:
+        section.clear()  # a strength of one method means nothing to another
+    section[keys[-1]] = new
     return ".".join(keys)
 
 

@@ -44,7 +44,8 @@ class SequenceConfig:
     """Shuffles the order of the tasks; null: as written."""
     scenario: Literal["task", "domain", "class"] = "task"
     """For pictures: the `task` is known when it is tested; or not, and classes mean the same in
-    all of them (`domain`), or every task brings new ones (`class`)."""
+    all of them (`domain`), or every task brings new ones (`class`): all classes of the sequence
+    then stand in one softmax from the start."""
     held_out: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """For pictures: share of the training set left out of training and evaluated in place of the
     test set: to choose hyper-parameters by."""

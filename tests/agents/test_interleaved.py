@@ -9,6 +9,8 @@ import torch
 from clrl.agents.interleaved import Interleaved, shares
 from clrl.agents.learner import RunSettings
 from clrl.agents.ppo import PPO
+from clrl.envs.protocol import AtariProtocol
+from clrl.envs.sequences import build_sequence
 from clrl.envs.toy import toy_sequence
 from clrl.method import Method
 from clrl.types import ClrlError, Linear, NetSpec
@@ -83,6 +85,48 @@ def test_its_state_restores():
     one, two = first.recv(), second.recv()
     assert np.array_equal(one.obs, two.obs)
     assert one.episodes == two.episodes
+
+
+@pytest.mark.atari
+def test_real_games_side_by_side_restore_bit_for_bit():
+    tasks = build_sequence(["Freeway", "Breakout"], 1, AtariProtocol(), False).tasks
+
+    def opened() -> Interleaved:
+        return Interleaved([t.open(2, 7, training=True, threads=1) for t in tasks])
+
+    first, second = opened(), opened()
+    try:
+        first.reset(7)
+        actions = np.array([1, 0, 3, 1])
+        for _ in range(5):
+            first.send(actions)
+            last = first.recv().obs.copy()
+        second.reset(8)
+        assert np.array_equal(second.load_state_dict(first.state_dict()), last)
+        for _ in range(5):
+            first.send(actions)
+            second.send(actions)
+            assert np.array_equal(first.recv().obs, second.recv().obs)
+    finally:
+        first.close()
+        second.close()
+
+
+def test_returns_are_those_of_the_task_itself():
+    learner = PPO(n_envs=4, n_steps=64, batch_size=64)
+    spec = NetSpec((2, 12, 12), (Linear(8),), SEQUENCE.tasks)
+    seen = []
+
+    class Spy(Together):
+        def observe(self, batch, progress):
+            seen.append(batch.score[:, 2:])  # the second half plays the task being learned
+
+    learner.setup(Spy(), spec, RunSettings(0, 4000, 3, torch.device("cpu")))
+    for k in (0, 2):
+        learner.begin_task(SEQUENCE.tasks[k])
+    mean = learner.update()["rollout/return_mean"]
+    learner.close()
+    assert mean == pytest.approx(float(seen[0][~seen[0].isnan()].mean()))
 
 
 def test_each_environment_is_routed_to_its_own_game():

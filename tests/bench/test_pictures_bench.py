@@ -21,7 +21,8 @@ def test_a_step_of_ours_is_measured_with_a_penalty_beside_the_usual_loops(monkey
         record(self, loss_fn)
 
     monkeypatch.setattr(pictures.EWC, "edit_gradients", noted)
-    measured = pictures.over_loader(TINY)
+    measured = pictures.over_loader(TINY, "float32")
+    assert measured.parts["precision"] == "float32"
     usual, ours = measured.parts["usual_seconds"], measured.parts["clrl_seconds"]
     assert measured.values == pytest.approx([u / o for u, o in zip(usual, ours, strict=True)])
     assert behind[-1]  # a task lies behind

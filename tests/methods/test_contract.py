@@ -41,7 +41,9 @@ def named(registry: Any, name: str, **settings: Any) -> Any:
     return getattr(importlib.import_module(module), cls)(**settings)
 
 
-def learner_with(agent: str, method: str, shared_head: bool = False) -> Learner:
+def learner_with(
+    agent: str, method: str, shared_head: bool = False, masks: bool = True, bf16: bool = False
+) -> Learner:
     torch.manual_seed(0)
     sequence = toy_sequence(3, shared_head=shared_head)
     learner: Learner = named(agents.REGISTRY, agent, **LEARNERS[agent])
@@ -50,9 +52,10 @@ def learner_with(agent: str, method: str, shared_head: bool = False) -> Learner:
         (Linear(16),),
         sequence.tasks,
         shared_head=shared_head,
+        masks=masks,
         has_value=learner.kind == "rl",
     )
-    settings = RunSettings(0, 640, 3, torch.device("cpu"))
+    settings = RunSettings(0, 640, 3, torch.device("cpu"), bf16=bf16)
     learner.setup(named(REGISTRY, method, **SMALL.get(method, {})), spec, settings)
     return learner
 
@@ -109,9 +112,14 @@ def test_a_class_says_what_it_is_and_each_setting_what_it_does():
 
 
 @with_both
-@pytest.mark.parametrize("shared_head", [False, True])
-def test_it_learns_three_tasks_in_turn(agent, method, shared_head):
-    learner = learner_with(agent, method, shared_head)
+@pytest.mark.parametrize("how", ["a head per task", "a shared head", "not masked", "bf16"])
+def test_it_learns_three_tasks_in_turn(agent, method, how):
+    if how == "not masked" and agent != "supervised":
+        pytest.skip("a game is always known")
+    shared_head = how in ("a shared head", "not masked")
+    learner = learner_with(
+        agent, method, shared_head, masks=how != "not masked", bf16=how == "bf16"
+    )
     before = weights(learner)
     for task in range(3):
         learn(learner, task)

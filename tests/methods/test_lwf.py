@@ -152,6 +152,17 @@ def test_resumed_it_distils_the_old_net_and_not_the_one_it_finds():
     assert second.loss(batch, never).item() == first.loss(batch, never).item() > 0
 
 
+def test_a_state_without_an_old_net_leaves_the_one_at_hand():
+    method = built(strength=0.0)
+    for task in OWN[:2]:
+        method.begin_task(task)
+    state = method.state_dict()
+    method.strength = 1.0  # changed on resume
+    method.begin_task(OWN[1])
+    method.load_state_dict(state)
+    assert method._teacher is not None
+
+
 def test_its_state_does_not_grow():
     method = built()
     sizes = []

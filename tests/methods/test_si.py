@@ -140,6 +140,15 @@ def test_a_visit_resumed_in_the_middle_ends_as_if_never_stopped():
     assert importance(whole)[0] == pytest.approx(0.656 / 0.2296)
 
 
+def test_a_state_without_a_path_begins_one():
+    off = built(strength=0.0)
+    off.begin_task(TASK)
+    method = built()
+    method.begin_task(TASK)
+    method.load_state_dict(off.state_dict())
+    assert set(method._path) == set(method.protected)
+
+
 def test_settings_out_of_range_are_refused():
     with pytest.raises(ValueError, match="xi is 0"):
         SI(xi=0)

@@ -10,6 +10,7 @@ import pytest
 
 from clrl.cli import main
 from clrl.envs.vision import build_image_sequence
+from clrl.run.assemble import assemble, sequence_of
 from clrl.run.config import load_config
 from clrl.run.environment import describe_environment
 from clrl.run.evaluate import evaluate_run
@@ -66,6 +67,7 @@ def test_a_run_leaves_accuracies_in_percent_and_all_metrics(run):
     metrics, _ = read_records(run / "metrics.jsonl")
     assert {"train/loss", "train/accuracy", "train/gradient_norm"} <= set(metrics[-1])
     assert metrics[-1]["method/penalty"] > 0  # it acts
+    assert metrics[-1]["method/importance_mean"] > 0
 
 
 def test_importances_of_every_visit_are_kept_where_asked_for(run):
@@ -91,9 +93,18 @@ def test_held_out_pictures_are_evaluated_in_place_of_the_test_set(tmp_path):
     path = written(tmp_path, **{"steps: 60}": "steps: 60, held_out: 0.5}"})
     run = train(load_config(path), tmp_path / "runs")
     rows, _ = read_records(run / "evaluations.jsonl")
-    whole = train(load_config(written(tmp_path), ["name=whole"]), tmp_path / "runs")
-    test, _ = read_records(whole / "evaluations.jsonl")
-    assert rows[0]["n"] != test[0]["n"]
+    task = sequence_of(load_config(path)).tasks[0]
+    published = build_image_sequence(["digits:0+1"], 1, "task", False).tasks[0]
+    parts = [task.examples("train").x, task.examples("valid").x, published.examples("test").x]
+    assert rows[0]["n"] == len(parts[1])
+    assert len(parts[0]) + len(parts[1]) == len(published.examples("train").x)
+    assert len(parts[1]) == pytest.approx(len(parts[0]), abs=2)
+    seen = [{x.numpy().tobytes() for x in part} for part in parts]
+    learner = assemble(load_config(path), sequence_of(load_config(path)))
+    learner.begin_task(task)
+    learned = {x.numpy().tobytes() for x in learner._data.x}
+    assert learned == seen[0]
+    assert not learned & seen[1]
 
 
 def test_several_scenarios_and_joint_training_run(tmp_path):
@@ -152,6 +163,21 @@ REFUSED = {
         r"11",
     ),
     "a body for larger pictures": (["net={body: nature}"], 2, r"does not fit an input of shape"),
+    "so little held out that nothing is evaluated": (
+        ["sequence.held_out=0.0001"],
+        2,
+        r"sequence.held_out is 0.0001.*no images for evaluating task 'digits:0\+1'",
+    ),
+    "pictures in a list of games": (
+        ["sequence={tasks: [Pong, mnist], steps: 10}", "agent={name: ppo}"],
+        2,
+        r"'mnist' is a set of pictures: expected agent.name supervised",
+    ),
+    "a game in a list of pictures": (
+        ["sequence={tasks: [mnist, Pong-noisy], steps: 10}"],
+        2,
+        r"'Pong-noisy' is a game: expected agent.name a2c or ppo",
+    ),
     "too much held out": (["sequence.held_out=1.0"], 2, r"held_out"),
 }
 

@@ -17,7 +17,7 @@ import json
 import statistics
 from pathlib import Path
 
-from clrl.run.config import load_config
+from clrl.run.config import differences, load_config
 from clrl.run.train import resume, train
 from clrl.study.metrics import spp_forward_transfer
 
@@ -36,11 +36,13 @@ TUNING_SEED, HELD_OUT = 100, 0.1
 def summary_of(config: Path, runs: Path, name: str, seed: int, changes: list[str]) -> dict:
     """Return the summary of a run, making or finishing the run first where need be."""
     folder = runs / name / f"seed{seed}"
-    if not (folder / "summary.json").exists():
-        if (folder / "config.yaml").exists():
-            resume(folder)
-        else:
-            train(load_config(config, [f"name={name}", f"seed={seed}", *changes]), runs)
+    wanted = load_config(config, [f"name={name}", f"seed={seed}", *changes])
+    if not (folder / "config.yaml").exists():
+        train(wanted, runs)
+    elif changed := differences(load_config(folder / "config.yaml"), wanted):
+        raise SystemExit(f"{folder} was made otherwise ({'; '.join(changed)}): delete it")
+    elif not (folder / "summary.json").exists():
+        resume(folder)
     return json.loads((folder / "summary.json").read_text())
 
 
@@ -78,7 +80,7 @@ def main() -> None:
                 summary_of(
                     args.config,
                     args.runs,
-                    f"{prefix}-{method}",
+                    f"{prefix}-{method}-{best[1]:g}" if best else f"{prefix}-{method}",
                     int(seed),
                     [*common, f"method={chosen}"],
                 )

@@ -1,0 +1,112 @@
+"""Progressive neural networks."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from clrl.method import Method
+from clrl.nets.progressive import ColumnSettings, ProgressiveNet
+from clrl.types import ClrlError, Net, NetSpec, Task
+
+__all__ = ["Progressive"]
+
+OBSERVATIONS = 1_024  # kept with their contexts, in the estimate of memory: PPO's usual rollout
+
+
+@dataclass
+class Progressive(Method):
+    """A new column for every task, with laterals from the frozen ones (Rusu et al. 2016).
+
+    `h_i^(k) = f(W h_{i-1}^(k) + U f(V [alpha_j h_{i-1}^(j) for j < k]))`: see `ProgressiveNet` for
+    what the paper leaves open. Nothing is ever forgotten; the net grows with every task, and must
+    be told which task it is in.
+
+    Only the new column is trained, with its adapters and heads. A visit to a task that has a column
+    trains what no other column reads of it: all of it if it is still the last, else its heads and
+    the adapter below them. No other task is changed by that.
+
+    Differs from the paper in the learner and, unless configured, in nothing else. Its baselines 1
+    to 3 are `finetune` on the target alone, `frozen` and `finetune` on source and target; the
+    fourth is `random_first` on the target alone.
+    """
+
+    adapter: bool = True
+    """Project earlier columns down through V and f; false: the paper's plain U for each of them."""
+    scale_init: float = 0.1
+    """What alpha starts from (the paper's 1, 0.1 or 0.01): lower starts nearer to from scratch."""
+    lateral_heads: bool = True
+    """Lead laterals into the heads too, as the paper does."""
+    width: float = 1.0
+    """Hidden sizes of columns after the first, as a share of the first's: 1 in the paper."""
+    init: Literal["fresh", "copy"] = "fresh"
+    """Start a column from new weights, or from its predecessor's W where shapes agree."""
+    random_first: bool = False
+    """Put an untrained, frozen column before the first: the paper's control for capacity."""
+
+    def __post_init__(self) -> None:
+        for name in ("scale_init", "width"):
+            value = getattr(self, name)
+            if not 0 < value < math.inf:
+                raise ValueError(f"{name} is {value}: expected a number above 0")
+
+    def build(self, spec: NetSpec) -> Net:
+        """Make a net without a column for any task yet.
+
+        Raises:
+            ClrlError: (exit 2) the task is not known when the net is used, more columns than fit
+                into memory, a body that is no chain of layers.
+        """
+        if not spec.masks:
+            raise ClrlError(
+                "progressive nets choose a column by the task, which this scenario hides: use "
+                "sequence.scenario=task, or another method",
+                2,
+            )
+        settings = ColumnSettings(
+            self.adapter, self.scale_init, self.lateral_heads, self.width, self.init
+        )
+        self._net = self._columns = ProgressiveNet(spec, settings)
+        _check_memory(self._columns, len(spec.tasks) + self.random_first)
+        if self.random_first:
+            self._columns.add_column(1)
+        return self._columns
+
+    def begin_task(self, task: Task) -> None:
+        self._columns.add_task(task)
+        self._columns.train_only(task)
+
+
+def _check_memory(net: ProgressiveNet, n_columns: int) -> None:
+    """Refuse what cannot fit, by an estimate of the least that the last task needs.
+
+    Counted are all weights; gradient and Adam's two moments of the last column; and what is kept of
+    `OBSERVATIONS` observations: their contexts, once in a rollout and once in minibatches.
+    """
+    weights = sum(net.column_size(k) for k in range(n_columns))
+    kept = 2 * OBSERVATIONS * net.context_size(n_columns - 1)
+    needed = 4 * (weights + 3 * net.column_size(n_columns - 1) + kept)
+    available = _available_memory()
+    if available is not None and needed > available:
+        raise ClrlError(
+            f"{n_columns} columns need some {needed / 1e9:.1f} GB ({weights / 1e6:.0f} million "
+            f"weights, and {kept / 1e6:.0f} million activations), but {available / 1e9:.1f} GB are "
+            "available: choose fewer tasks, a smaller net.body or a lower method.width",
+            2,
+        )
+
+
+def _available_memory() -> int | None:
+    """Return the bytes that can be had without swapping; None where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvail"))
+    except (OSError, StopIteration):  # not Linux
+        pass
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        return None
