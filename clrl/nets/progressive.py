@@ -130,6 +130,7 @@ class ProgressiveNet(Net):
         That is all of it while it is the last; then its heads, with what leads into them.
         """
         self.requires_grad_(False)
+        self.zero_grad()  # what is frozen keeps no gradient from when it was learned
         k = self.column_of[task.id]
         column = self.columns[k]
         (column if k == len(self.columns) - 1 else column.heads).requires_grad_(True)
@@ -171,7 +172,7 @@ class ProgressiveNet(Net):
     def _of_task(self, x: Tensor, task_id: int, context: Tensor | None) -> Output:
         """Return logits as wide as the widest head, and values, of one task's samples."""
         k = self._column(task_id)
-        sources = self._frozen(x, k) if context is None else self._split(context, k)
+        sources = self._split(self._frozen(x, k) if context is None else context, k)
         h, column = as_input(x), self._first(k + 1)[k]
         for i, (place, layer) in enumerate(zip(self.places[:-1], column.layers, strict=True)):
             h = layer(place.pooled(h), sources[i])
@@ -192,19 +193,16 @@ class ProgressiveNet(Net):
         columns in the batch needs; rows of earlier ones end with zeros.
         """
         ids = _distinct(route)
-        parts = []
-        for task_id in ids:
-            rows = slice(None) if len(ids) == 1 else (route == task_id).nonzero().squeeze(-1)
-            sources = self._frozen(x[rows], self._column(task_id))
-            if found := [s.flatten(1) for s in sources if s is not None]:
-                parts.append((rows, torch.cat(found, 1)))
-        if not parts:
-            return super().context(x, route)
         if len(ids) == 1:
-            return parts[0][1]
-        context = parts[0][1].new_zeros((len(x), max(flat.shape[1] for _, flat in parts)))
-        for rows, flat in parts:
-            context[rows, : flat.shape[1]] = flat
+            return self._frozen(x, self._column(ids[0]))
+        places = [(route == k).nonzero().squeeze(-1) for k in ids]
+        parts = [
+            self._frozen(x[rows], self._column(k)) for k, rows in zip(ids, places, strict=True)
+        ]
+        widest = max(parts, key=lambda part: part.shape[1])
+        context = widest.new_zeros((len(x), widest.shape[1]))
+        for rows, part in zip(places, parts, strict=True):
+            context[rows, : part.shape[1]] = part.to(context.dtype)
         return context
 
     def _read(self) -> range:
@@ -231,23 +229,22 @@ class ProgressiveNet(Net):
         return self._stack
 
     @torch.no_grad()
-    def _frozen(self, x: Tensor, k: int) -> list[Tensor | None]:
-        """Return the same, computed: each layer of k columns once, for all columns above them."""
-        sources: list[Tensor | None] = [None] * len(self.places)
+    def _frozen(self, x: Tensor, k: int) -> Tensor:
+        """Return (B, D) what k columns make of inputs: each layer once, for all columns above."""
         if k == 0:
-            return sources
+            return torch.empty((len(x), 0), device=x.device)
         if len(x) <= STACKED_ROWS and len(set(self.widths[:k])) == 1:
-            sources = [None, *self._stacked(k, x)(as_input(x))]
-            return sources + [None] * (len(self.places) - len(sources))
-        columns, source = [column.layers for column in self._first(k)], None
+            return torch.cat([s.flatten(1) for s in self._stacked(k, x)(as_input(x))], 1)
+        columns, sources = [column.layers for column in self._first(k)], list[Tensor]()
         hs = [self.places[0].pooled(as_input(x))] * k
         for i in self._read():
-            place = self.places[i]
-            hs = [place.pooled(body[i - 1](h, source)) for body, h in zip(columns, hs, strict=True)]
+            place, below = self.places[i], sources[-1] if sources else None
+            hs = [place.pooled(body[i - 1](h, below)) for body, h in zip(columns, hs, strict=True)]
             joined = torch.cat(hs, 1)
-            source = joined.permute(0, 2, 3, 1).flatten(1, 2) if place.sides else joined[:, None]
-            sources[i] = source
-        return sources
+            sources.append(
+                joined.permute(0, 2, 3, 1).flatten(1, 2) if place.sides else joined[:, None]
+            )
+        return torch.cat([source.flatten(1) for source in sources], 1)
 
 
 def _distinct(route: Tensor) -> list[int]:
