@@ -39,6 +39,8 @@ FIGURES = (
            "at most", 1.5, "GB", f"{COSTS}:memory", ("peak",)),
     Figure("memory_growth", "growth of resident memory over the last 20 of 40 games under EWC",
            "at most", 5.0, "MB", f"{COSTS}:memory", ("growth",)),
+    Figure("memory_pictures", "growth of resident memory from 2 to 20 tasks of pictures under EWC",
+           "at most", 5.0, "MB", f"{COSTS}:memory", ("pictures",)),
     Figure("startup_help", "clrl --help in a fresh process",
            "at most", 0.5, "s", f"{COSTS}:startup", ("--help",)),
     Figure("startup_list", "clrl list methods in a fresh process",

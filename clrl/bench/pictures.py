@@ -25,7 +25,7 @@ from clrl.run.assemble import assemble
 from clrl.run.config import Config, NetConfig, SequenceConfig, to_yaml
 from clrl.types import ClrlError, Task, TaskSequence
 
-__all__ = ["over_loader", "split_mnist"]
+__all__ = ["Noise", "noise_config", "over_loader", "split_mnist"]
 
 PICTURES, BATCH, HIDDEN = 12_000, 128, (400, 400)  # as many as a pair of MNIST's digits
 STRENGTH, LEARNING_RATE = 100.0, 1e-3
@@ -69,8 +69,8 @@ def over_loader(setting: Setting, precision: Literal["best", "float32"]) -> Meas
         setting: how.
         precision: ours; `best` is bf16 where it is native.
     """
-    task = _Noise(0, "noise", 2)
-    config = _config(SequenceConfig(tasks=("mnist",), steps=ENDLESS), setting)
+    task = Noise(0, "noise", 2)
+    config = noise_config(setting)
     if precision == "float32":
         config = replace(config, precision="float32")
     learner = assemble(config, TaskSequence((task,), (0,)))
@@ -102,6 +102,11 @@ def over_loader(setting: Setting, precision: Literal["best", "float32"]) -> Meas
     )
 
 
+def noise_config(setting: Setting) -> Config:
+    """Return a configuration to learn `Noise` with; its own sequence is not used."""
+    return _config(SequenceConfig(tasks=("mnist",), steps=ENDLESS), setting)
+
+
 def _config(sequence: SequenceConfig, setting: Setting) -> Config:
     return Config(
         name="bench",
@@ -119,7 +124,7 @@ def _threads() -> dict[str, int]:
 
 
 @dataclass(frozen=True)
-class _Noise(Task):
+class Noise(Task):
     """Pictures of MNIST's size that show nothing."""
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from clrl.bench import pictures
+from clrl.bench import memory, pictures
 from clrl.bench.figure import Setting
 from clrl.types import ClrlError
 
@@ -33,3 +33,13 @@ def test_without_mnist_the_command_is_not_measured(monkeypatch, tmp_path):
     with pytest.raises(ClrlError, match="clrl fetch mnist") as caught:
         pictures.split_mnist(TINY)
     assert caught.value.exit_code == 3
+
+
+def test_growth_of_memory_is_counted_from_the_second_task_to_the_last(monkeypatch):
+    monkeypatch.setattr(memory, "PICTURE_TASKS", 4)
+    monkeypatch.setattr(pictures, "HIDDEN", (8,))
+    resident = iter([1_000_000, 2_000_000, 3_000_000, 5_500_000])
+    monkeypatch.setattr(memory, "_status", lambda key: next(resident))
+    measured = memory.pictures(TINY)
+    assert measured["value"] == 3.5
+    assert measured["parts"] == {"after_2_megabytes": 2.0, "last_megabytes": 5.5}

@@ -243,11 +243,11 @@ def test_settings_out_of_range_are_named(wrong):
 
 CONFIG = """
 name: toy
-sequence: {tasks: [Freeway, Breakout], steps: 192}
+sequence: {tasks: [Freeway, Breakout], steps: 128}
 agent: AGENT
 method: {name: progressive, width: 1.0}
 net: {body: mlp, hidden: [12, 8]}
-evaluation: {every: 96, episodes: 2}
+evaluation: {every: 64, episodes: 2}
 checkpoint: {every: 64}
 threads: 1
 device: cpu
@@ -282,7 +282,7 @@ def kill_in_third_task(patch: pytest.MonkeyPatch, agent: str) -> None:
     update = cls.update
 
     def dying(self: Learner) -> dict[str, float]:
-        if len(self.begun) == 3 and self.task_step >= 96:
+        if len(self.begun) == 3 and self.task_step >= 64:
             raise Killed
         return update(self)
 
@@ -306,7 +306,8 @@ def test_three_columns_killed_and_resumed_are_as_if_never_stopped(agent, tmp_pat
         assert torch.equal(w, theirs["net"][name]), name
     for name, moments in ours["optimizer"]["state"].items():
         for key, moment in moments.items():
-            assert torch.equal(moment, theirs["optimizer"]["state"][name][key])
+            same = theirs["optimizer"]["state"][name][key]
+            assert torch.equal(torch.as_tensor(moment), torch.as_tensor(same))
     summary = json.loads((killed / "summary.json").read_text())
     assert summary["metrics"]["forgetting"] == 0.0
 
