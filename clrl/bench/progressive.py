@@ -34,16 +34,17 @@ def column(setting: Setting, n: int, body: str) -> Measurement:
     with _learning(setting, 1, body) as first, _learning(setting, n, body) as later:
         sides = training(later, setting.seconds), training(first, setting.seconds)
         rows = interleave(*sides, pairs=setting.pairs)
-        net = cast(ProgressiveNet, later.net)
+        net, precision = cast(ProgressiveNet, later.net), best_precision(setting.device)
+        kept = net.context_size(n - 1) * later.n_envs * later.n_steps
         return Measurement(
             [ours / alone for ours, alone in rows],
             {
                 f"column_{n}_seconds_per_step": [ours for ours, _ in rows],
                 "column_1_seconds_per_step": [alone for _, alone in rows],
                 "parameters": sum(p.numel() for p in net.parameters()),
-                "context_megabytes": 4e-6 * net.context_size(n - 1) * later.n_envs * later.n_steps,
+                "context_megabytes": (2 if precision == "bf16" else 4) * kept / 1e6,
                 "body": body,
-                "precision": best_precision(setting.device),
+                "precision": precision,
                 **threads(first),
             },
         )

@@ -232,6 +232,13 @@ def test_with_its_context_it_computes_the_same_bit_for_bit(name, bf16, rows):
     assert all(g.isfinite().all() for g in gradients[0])
 
 
+@pytest.mark.parametrize("rows", [6, 40])
+def test_no_gradient_goes_through_a_context_even_to_weights_that_want_one(rows):
+    net = grown("maps", 3)
+    net.requires_grad_(True)
+    assert not net.context(inputs(net, rows), routes(2, rows)).requires_grad
+
+
 def test_under_bf16_it_is_near_to_float32():
     net = grown("maps", 3)
     x = inputs(net, 40)
