@@ -295,7 +295,8 @@ class Net(nn.Module):
         raise NotImplementedError
 
     def __call__(self, x: Tensor, route: Tensor, context: Tensor | None = None) -> Output:
-        out: Output = super().__call__(x, route, context)  # typed as forward is
+        given = (x, route) if context is None else (x, route, context)
+        out: Output = super().__call__(*given)  # typed as forward is
         return out
 
 
