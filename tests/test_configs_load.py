@@ -9,6 +9,7 @@ import pytest
 from clrl.run.config import load_config, to_yaml
 from clrl.run.train import sequence_of
 
+METHODS = ("finetune", "frozen", "l2", "ewc", "spp")
 FILES = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 
 
@@ -32,13 +33,13 @@ def test_a_shipped_configuration_loads_and_makes_its_tasks(path: Path, tmp_path:
 
 def test_the_quick3_configurations_differ_in_the_method_alone() -> None:
     texts = []
-    for method in ("finetune", "frozen", "ewc"):
+    for method in METHODS:
         config = load_config(Path(FILES[0]).parent / f"quick3_{method}.yaml")
         lines = to_yaml(config).splitlines()
         start = lines.index("method:")
         end = lines.index("net:")
         texts.append([line for line in lines[:start] + lines[end:] if not line.startswith("name:")])
-    assert texts[0] == texts[1] == texts[2]
+    assert all(text == texts[0] for text in texts)
 
 
 def test_the_action_set_configurations_have_3_6_and_18_actions() -> None:
