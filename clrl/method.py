@@ -4,7 +4,8 @@ One run, seen from a method:
 
     net = method.build(spec)                              # 1  once
     for task in visits:
-        method.begin_task(task)                           # 2  then a new optimizer
+        method.begin_task(task)                           # 2  then a new optimizer, and data or
+                                                          #    games of the tasks in `mixture`
         until the task's steps are spent:
             route = method.route(task, n, training=True)  # 4  before each rollout or batch
             ... the learner collects a rollout or draws a batch ...
