@@ -15,6 +15,7 @@ from clrl.run import checkpoint
 from clrl.run.assemble import assemble, sequence_of
 from clrl.run.config import load_config
 from clrl.run.folder import RunFolder
+from clrl.run.sections import EvaluationConfig
 from clrl.run.yaml_safe import nearest
 from clrl.types import ClrlError, Task
 
@@ -25,30 +26,31 @@ Phase = Literal["start", "during", "end"]
 
 @dataclass(frozen=True)
 class Evaluator:
-    """Evaluates the tasks of a sequence; see `EvaluationConfig` for the settings.
+    """Evaluates the tasks of a sequence.
 
     Attributes:
         learner: what is measured.
         tasks: the distinct tasks.
-        episodes: full games a task.
-        unseen: whether tasks that have not begun are measured: `always`, at the `ends` of visits
-            (and at the start) only, or `never`.
+        settings: how many games, and which tasks are measured when.
     """
 
     learner: Learner
     tasks: tuple[Task, ...]
-    episodes: int
-    unseen: Literal["always", "ends", "never"]
+    settings: EvaluationConfig
 
     def measured(self, phase: Phase) -> list[Task]:
-        """Return the tasks to measure now: those that have begun, and the unseen ones as asked."""
-        begun = {task.id for task in self.learner.begun}
-        all_of_them = self.unseen == "always" or (self.unseen == "ends" and phase != "during")
-        return [
-            task
-            for task in self.tasks
-            if (task.id in begun or all_of_them) and self.learner.net.can_play(task)
-        ]
+        """Return the tasks to measure now, of those that the net can play."""
+        learner, at_end = self.learner, phase != "during"
+        begun = {task.id for task in learner.begun}
+        unseen = self.settings.unseen == "always" or (self.settings.unseen == "ends" and at_end)
+        earlier = self.settings.earlier == "always" or at_end
+
+        def asked(task: Task) -> bool:
+            if task.id not in begun:
+                return unseen
+            return earlier or task.id == learner.task.id
+
+        return [task for task in self.tasks if asked(task) and learner.net.can_play(task)]
 
     def rows(self, phase: Phase, visit: int, tick: Callable[[], None]) -> list[dict[str, Any]]:
         """Evaluate and return one record an episode.
@@ -65,7 +67,7 @@ class Evaluator:
             # Always the same games: two scores of a task then differ by what was learned between
             # them, and a net that has not changed scores exactly the same.
             seed = learner.seed_for(2, task.id)
-            for row in learner.evaluate(task, self.episodes, seed, tick):
+            for row in learner.evaluate(task, self.settings.episodes, seed, tick):
                 where = {"step": learner.step, "frames": learner.frames, "visit": visit}
                 names = {"task_trained": begun, "task_evaluated": task.name, "phase": phase}
                 rows.append(where | names | row)

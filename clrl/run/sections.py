@@ -85,6 +85,8 @@ class EvaluationConfig:
     """Full games per task and evaluation."""
     unseen: Literal["always", "ends", "never"] = "ends"
     """Tasks not begun yet: at every evaluation, only before and after tasks, or not at all."""
+    earlier: Literal["always", "ends"] = "always"
+    """Tasks visited before: at every evaluation, or only before and after tasks."""
     policy: Literal["sample", "greedy"] = "sample"
     """Act by chance as in training, or take the most likely action."""
 

@@ -292,12 +292,7 @@ class _Run:
     def _evaluate(self, phase: Phase, visit: int) -> None:
         """Evaluate all tasks; nothing is written if a stop is asked for on the way."""
         clock = time.monotonic()
-        evaluator = Evaluator(
-            self.learner,
-            self.sequence.tasks,
-            self.config.evaluation.episodes,
-            self.config.evaluation.unseen,
-        )
+        evaluator = Evaluator(self.learner, self.sequence.tasks, self.config.evaluation)
         rows = evaluator.rows(phase, visit, self.signals.check)
         self.cursor.evaluating += time.monotonic() - clock
         means: dict[str, float] = {}

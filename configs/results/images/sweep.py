@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--seeds", default="0,1,2,3,4")
     parser.add_argument("--scenario", choices=["task", "domain", "class"], default="task")
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     args.out.mkdir(parents=True, exist_ok=True)
     heads = "per_task" if args.scenario == "task" else "shared"
     common = [f"sequence.scenario={args.scenario}", f"net.heads={heads}", *args.changes]
