@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from clrl.method import Method
@@ -93,6 +93,7 @@ class Learner:
         self.step = 0  # agent steps trained on, all visits together
         self.extra_steps = 0  # agent steps played for `end_task` only
         self.task_step = 0  # agent steps of the current visit
+        self.latest: tuple[Tensor, Tensor] | None = None  # see `update`
 
     # ------------------------------------------------------------------------- life of a task
 
@@ -109,7 +110,10 @@ class Learner:
         raise NotImplementedError
 
     def update(self) -> dict[str, float]:
-        """Gather experience once, learn from it, and return records."""
+        """Gather experience once, learn from it, and return records.
+
+        Leaves in `latest` the inputs (B, ...) and routes (B,) learned from last.
+        """
         raise NotImplementedError
 
     def end_task(self) -> None:

@@ -145,6 +145,7 @@ class Supervised(Learner):
                 self.autocast,
             )
             self._statistics.add(gradient_norm=norm)
+            self.latest = batch.x, batch.route
             self.step += 1
             self.task_step += 1
             self.method.observe(batch, self.task_progress)

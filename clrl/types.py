@@ -279,6 +279,14 @@ class Net(nn.Module):
         """
         return torch.empty((len(x), 0), device=x.device)
 
+    def features(self, x: Tensor, route: Tensor) -> dict[str, Tensor]:
+        """Return by name what each layer of the body makes of inputs, after its ReLU, in order.
+
+        Shapes are (B, maps, height, width) or (B, units); layers are named as in
+        `named_parameters`. With several sub-networks in a batch, those of the first sample's.
+        """
+        raise NotImplementedError
+
     def add_task(self, task: Task) -> None:
         """Make what this task needs and does not have yet; nothing by default."""
 

@@ -26,6 +26,14 @@ class PlainNet(Net):
         output: Output = self.heads(self.trunk(as_input(x)), route)
         return output
 
+    def features(self, x: Tensor, route: Tensor) -> dict[str, Tensor]:
+        h, found = as_input(x), dict[str, Tensor]()
+        for name, module in self.trunk.named_children():
+            h = module(h)
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                found[f"trunk.{name}"] = h.relu()
+        return found
+
     def all_logits(self, x: Tensor, task_ids: Sequence[int]) -> Tensor:
         """Map (B, *input_shape) to the logits (K, B, width) of K tasks; the trunk runs once."""
         h = self.trunk(as_input(x))

@@ -44,6 +44,9 @@ __all__ = [
     "config_hash",
     "differences",
     "load_config",
+    "make_config",
+    "make_method",
+    "override",
     "protected",
     "to_dict",
     "to_yaml",
@@ -95,21 +98,32 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
         ClrlError: (exit 2) with one line for every problem: file, key, value, what was expected.
     """
     data = yaml_safe.read(Path(path))
-    changed = tuple(_override(data, text) for text in overrides)
+    changed = tuple(override(data, text) for text in overrides)
     reader = Reader(str(path), changed)
-    config = reader.make(
-        Config,
-        data,
-        "",
-        agent=lambda data, path: reader.choose(agents.REGISTRY, data, path),
-        method=lambda data, path: reader.choose(methods.REGISTRY, data, path),
-    )
+    config = make_config(reader, data, "")
     reader.finish()
     assert config is not None  # None only with problems, and those were raised
     return config
 
 
-def _override(data: dict[str, Any], text: str) -> str:
+def make_config(reader: Reader, data: object, path: str) -> Config | None:
+    """Return the configuration that plain values are, or None where something was wrong."""
+    return reader.make(
+        Config,
+        data,
+        path,
+        agent=lambda data, path: reader.choose(agents.REGISTRY, data, path),
+        method=lambda data, path: make_method(reader, data, path),
+    )
+
+
+def make_method(reader: Reader, data: object, path: str) -> Method | None:
+    """Return the method that `{name: ..., ...}` is, or None where something was wrong."""
+    method: Method | None = reader.choose(methods.REGISTRY, data, path)
+    return method
+
+
+def override(data: dict[str, Any], text: str) -> str:
     """Set what `a.b=c` says in place and return the key path."""
     path, equals, value = text.partition("=")
     keys = path.strip().split(".")

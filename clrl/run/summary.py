@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import resource
 from collections.abc import Callable
 from typing import Any
 
 from clrl.agents.learner import Learner
+from clrl.run.costs import sizes
 from clrl.study.metrics import basic_metrics, normalised, score_matrix
 from clrl.types import TaskSequence
 
@@ -19,6 +19,7 @@ def summarise(
     learner: Learner,
     normalise: Callable[[str, float], float | None],
     spent: dict[str, float],
+    of_visits: list[dict[str, Any]],
     config_hash: str,
 ) -> dict[str, Any]:
     """Return the summary of a run, finished or not.
@@ -29,12 +30,12 @@ def summarise(
         learner: for the counters and the net's size.
         normalise: task name and raw score to a score on a common scale, None where there is none.
         spent: wall time so far, all processes of the run together, by name.
+        of_visits: what each visit has cost.
         config_hash: of everything that determines the result.
     """
     names = [task.name for task in sequence.tasks]
     matrix = score_matrix(rows, names)
     share = normalised(matrix, names, normalise)
-    parameters = list(learner.net.parameters())
     return {
         "tasks": names,
         "visits": list(sequence.visits),
@@ -47,9 +48,8 @@ def summarise(
             "steps_for_end_task": learner.extra_steps,
             "frames": learner.frames,
             **spent,
-            "parameters": sum(p.numel() for p in parameters),
-            "parameters_trained_last": sum(p.numel() for p in parameters if p.requires_grad),
-            "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+            **sizes(learner.net),
+            "visits": of_visits,
         },
         "seeds": {"run": learner.settings.seed},
         "config_hash": config_hash,

@@ -36,9 +36,11 @@ from clrl.run.config import (
     to_yaml,
 )
 from clrl.run.console import Console
+from clrl.run.costs import multiply_adds, sizes
 from clrl.run.environment import describe_environment
 from clrl.run.evaluate import Evaluator, Phase
 from clrl.run.folder import RunFolder, Status, write_json_atomic, write_text_atomic
+from clrl.run.plasticity import plasticity
 from clrl.run.random_state import random_state, set_random_state
 from clrl.run.records import RecordFile, read_records
 from clrl.run.stop import Stopped, StopSignals
@@ -51,6 +53,7 @@ __all__ = ["resume", "train"]
 
 log = logging.getLogger(__name__)
 
+TENTHS = 10  # of a visit: how often the net's plasticity is looked at
 DIGITS = {"return": None, "accuracy": 2}  # shown of a score; None: as its size deserves
 
 
@@ -147,6 +150,8 @@ class Cursor:
         evaluated: task steps at the last evaluation of this visit.
         seconds: wall time of all processes of the run so far.
         evaluating: how much of it went into evaluations.
+        began: wall time when this visit began.
+        costs: what each visit that is through has cost.
     """
 
     visit: int = 0
@@ -154,6 +159,8 @@ class Cursor:
     evaluated: int = 0
     seconds: float = 0.0
     evaluating: float = 0.0
+    began: float = 0.0
+    costs: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass
@@ -233,6 +240,7 @@ class _Run:
         cursor, learner, steps = self.cursor, self.learner, self.config.sequence.steps
         self.console.start_visit(cursor.visit)
         if cursor.stage == "begin":
+            cursor.began = time.monotonic() - self._began
             learner.begin_task(self.sequence.tasks[self.sequence.visits[cursor.visit]])
             cursor.stage, cursor.evaluated = "learn", 0
         if cursor.stage == "learn":
@@ -246,6 +254,7 @@ class _Run:
             self._keep_importances()
             cursor.stage = "measure"
         self._evaluate("end", cursor.visit + 1)
+        cursor.costs.append(self._cost())
         cursor.visit, cursor.stage = cursor.visit + 1, "begin"
         self._track_matrix(self._summary())
         self._save()
@@ -268,9 +277,13 @@ class _Run:
             records.get("rollout/return_mean", records.get("train/accuracy")),
             records,
         )
+        steps = self.config.sequence.steps
+        if tenth := learner.task_step * TENTHS // steps > before * TENTHS // steps:
+            assert learner.latest is not None
+            with learner.autocast():
+                records |= plasticity(learner.net, *learner.latest)
         every = learner.record_every
-        crossed = learner.task_step // every > before // every
-        if not crossed and learner.task_step < self.config.sequence.steps:
+        if not tenth and learner.task_step // every == before // every:
             return
         records |= {f"method/{k}": v for k, v in learner.method.records().items()}
         where = {
@@ -282,6 +295,19 @@ class _Run:
         times = {"time/steps_per_second": speed, "time/seconds": self.cursor.seconds}
         self.metrics.append(where | {"task": learner.task.name} | records | times)
         self.tracker.log(where | records | times)
+
+    def _cost(self) -> dict[str, Any]:
+        learner, task = self.learner, self.learner.task
+        one = torch.zeros((1, *task.input_shape), dtype=torch.uint8)
+        route = learner.method.route(task, 1, training=False)
+        device = learner.settings.device
+        return {
+            "visit": self.cursor.visit + 1,
+            "task": task.name,
+            "seconds": round(time.monotonic() - self._began - self.cursor.began, 1),
+            "multiply_adds": multiply_adds(learner.net, one.to(device), route.to(device)),
+            **sizes(learner.net),
+        }
 
     def _evaluate_if_due(self) -> None:
         every, done = self.config.evaluation.every, self.learner.task_step
@@ -338,7 +364,8 @@ class _Run:
             "seconds_evaluating": round(self.cursor.evaluating, 1),
         }
         key = config_hash(self.config)
-        return summarise(rows, self.sequence, self.learner, normalise_task, spent, key)
+        costs = self.cursor.costs
+        return summarise(rows, self.sequence, self.learner, normalise_task, spent, costs, key)
 
     def _track_matrix(self, summary: dict[str, Any]) -> None:
         table = [[n, *r] for n, r in zip(_row_names(summary), summary["matrix"], strict=False)]

@@ -58,7 +58,10 @@ def result(run: Path) -> tuple[dict[str, Any], list[Any], list[Any]]:
     found = checkpoint.load_latest(run / "checkpoints")
     assert found is not None
     state = found.state
-    del state["cursor"]["seconds"], state["cursor"]["evaluating"]
+    cursor = state["cursor"]
+    del cursor["seconds"], cursor["evaluating"], cursor["began"]
+    for cost in cursor["costs"]:
+        del cost["seconds"], cost["peak_memory_mb"]
     metrics, skipped = read_records(run / "metrics.jsonl")
     evaluations, skipped_too = read_records(run / "evaluations.jsonl")
     assert skipped == skipped_too == 0

@@ -1,0 +1,89 @@
+"""Plasticity and cost against closed forms, and as a run records them."""
+
+from __future__ import annotations
+
+import doctest
+import math
+
+import pytest
+import torch
+
+from clrl.nets.bodies import body
+from clrl.nets.plain import PlainNet
+from clrl.run import plasticity as module
+from clrl.run.costs import multiply_adds, sizes
+from clrl.run.plasticity import dormant_share, effective_rank, plasticity
+from clrl.types import Conv, Linear, NetSpec, Task
+
+TASKS = (Task(0, "a", 3), Task(1, "b", 5))
+
+
+def net_of(layers: tuple, shape: tuple[int, ...]) -> PlainNet:
+    return PlainNet(NetSpec(input_shape=shape, body=layers, tasks=TASKS))
+
+
+def test_the_examples_of_the_docstrings_hold() -> None:
+    result = doctest.testmod(module, extraglobs={"torch": torch})
+    assert result.failed == 0 and result.attempted > 0
+
+
+def test_a_map_is_one_unit() -> None:
+    maps = torch.zeros(2, 4, 3, 3)
+    maps[:, 1] = 8.0
+    maps[0, 2, 1, 1] = 18 * 0.1  # 0.1 on average, at one position of one sample only
+    maps[:, 3] = 0.02  # 0.02 of 2.03, the layer's mean: below 0.025 of it; the third is above
+    assert dormant_share(maps) == 2 / 4
+    assert dormant_share(torch.zeros(5, 7)) == 1.0
+    assert dormant_share(torch.ones(5, 7)) == 0.0
+
+
+def test_the_effective_rank_is_that_of_the_spectrum() -> None:
+    left, _ = torch.linalg.qr(torch.randn(8, 4, dtype=torch.float64))
+    right, _ = torch.linalg.qr(torch.randn(4, 4, dtype=torch.float64))
+    p = (0.5, 0.25, 0.125, 0.125)
+    features = left @ torch.diag(torch.tensor(p, dtype=torch.float64)) @ right
+    entropy = 0.5 * math.log(2) + 0.25 * math.log(4) + 2 * 0.125 * math.log(8)
+    assert effective_rank(7 * features) == pytest.approx(math.exp(entropy), rel=1e-5)
+    assert effective_rank(torch.zeros(8, 4)) == 0.0
+
+
+def test_records_of_a_net() -> None:
+    net = net_of((Conv(3, 2), Linear(6)), (1, 4, 4))
+    x, route = torch.randint(0, 256, (5, 1, 4, 4), dtype=torch.uint8), torch.zeros(5).long()
+    with torch.no_grad():
+        net.trunk[0].weight[1] = 0.0  # a map that never reacts
+        net.trunk[0].weight[[0, 2]] = net.trunk[0].weight[[0, 2]].abs()
+    net(x, route).logits.square().sum().backward()
+    net.heads.requires_grad_(False)
+
+    records = plasticity(net, x, route)
+
+    conv, linear = net.trunk[0], net.trunk[3]
+    assert records["plasticity/dormant/trunk.0"] == pytest.approx(1 / 3)
+    features = linear(torch.flatten(conv(x / 255).relu(), 1)).relu()
+    rank = effective_rank(features.detach())
+    assert records["plasticity/effective_rank"] == pytest.approx(rank, rel=1e-4)
+    for name, layer in (("trunk.0", conv), ("trunk.3", linear)):
+        both = torch.cat([layer.weight.flatten(), layer.bias]).detach()
+        grad = torch.cat([layer.weight.grad.flatten(), layer.bias.grad])
+        assert records[f"plasticity/weight_norm/{name}"] == pytest.approx(float(both.norm()))
+        assert records[f"plasticity/gradient_norm/{name}"] == pytest.approx(float(grad.norm()))
+    assert not any("heads" in key for key in records)  # they are not being trained
+
+
+def test_an_answers_multiply_adds_are_the_closed_form() -> None:
+    net = net_of(body("a3c"), (4, 84, 84))
+    x = torch.zeros(1, 4, 84, 84, dtype=torch.uint8)
+    convolutions = 20 * 20 * 16 * (8 * 8 * 4) + 9 * 9 * 32 * (4 * 4 * 16)
+    linear = 2592 * 256 + 256 * (5 + 1)
+    assert multiply_adds(net, x, torch.tensor([1])) == convolutions + linear
+
+
+def test_sizes_tell_what_is_trained() -> None:
+    net = net_of((Linear(4),), (3,))
+    net.trunk.requires_grad_(False)
+    found = sizes(net)
+    heads = (4 + 1) * (3 + 5 + 1 + 1)
+    assert found["parameters"] == heads + (3 + 1) * 4
+    assert found["parameters_trained"] == heads
+    assert found["peak_memory_mb"] > 10
