@@ -191,7 +191,7 @@ class Learner:
         The first number is the stream's label, and a label always comes with as many numbers:
         0 actions and minibatches, 1 training games, 2 evaluations on schedule, 3 games after a
         resume that could not restore them, 4 evaluations of a finished run, 5 the order of
-        pictures in an epoch, 6 their order for `end_task`.
+        pictures in an epoch, 6 their order for `end_task`, 7 games that are filmed.
         """
         entropy = (self.settings.seed, *stream)
         return int(np.random.SeedSequence(entropy).generate_state(1)[0] >> 1)
@@ -218,11 +218,16 @@ class Learner:
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that training depends on, between two updates."""
+        return self.played_state() | {
+            "optimizer": self.optimizer.state_dict() if self.begun else {},
+            "generator": self.generator.get_state(),
+        }
+
+    def played_state(self) -> dict[str, Any]:
+        """Return what `load_net` needs: enough to play and be evaluated."""
         return {
             "net": self.net.state_dict(),
-            "optimizer": self.optimizer.state_dict() if self.begun else {},
             "method": self.method.state_dict(),
-            "generator": self.generator.get_state(),
             "begun": [task.id for task in self.begun],
             "step": self.step,
             "extra_steps": self.extra_steps,

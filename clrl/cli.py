@@ -101,6 +101,39 @@ def resume(
     print(go_on(run, allow_change=allow_change), flush=True)
 
 
+@app.command(rich_help_panel=RUN)
+def transfer(
+    study: Annotated[
+        Path, typer.Argument(metavar="STUDY", help="A YAML file: configs/transfer_*.yaml.")
+    ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="KEY=VALUE", help="Keys to change: run.sequence.steps=1e5"),
+    ] = None,
+    runs: Annotated[
+        Path, typer.Option("--runs", metavar="DIR", help="Where studies and experts go.")
+    ] = Path("runs"),
+    jobs: Annotated[int, typer.Option(min=1, metavar="N", help="Runs at a time.")] = 1,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what remains to be run, and stop.")
+    ] = False,
+) -> None:
+    """Measure how tasks help one another: make a study's missing runs; prints its folder last."""
+    from clrl.envs.scores import normalise_task
+    from clrl.study.transfer import transfer as measure
+
+    made = measure(
+        study,
+        overrides or [],
+        runs=runs,
+        normalise=normalise_task,
+        jobs=jobs,
+        plan_only=dry_run,
+    )
+    if not dry_run:
+        print(made, flush=True)
+
+
 @app.command(name="eval", rich_help_panel=RUN)
 def evaluate(
     run: RunArgument,
@@ -115,6 +148,22 @@ def evaluate(
 
     rows = evaluate_run(run, task=task, episodes=episodes)
     print(json.dumps(rows, indent=2) if as_json else _table(rows))
+
+
+@app.command(rich_help_panel=LOOK)
+def record(
+    run: RunArgument,
+    task: Annotated[str | None, typer.Option(metavar="NAME", help="Only this task.")] = None,
+    seconds: Annotated[
+        float, typer.Option(min=1, metavar="S", help="How long a film may become.")
+    ] = 60.0,
+) -> None:
+    """Film every game as it was played at the end of every visit: RUN/videos/*.mp4."""
+    from clrl.run.record import record as films
+
+    for film in films(run, task=task, seconds=seconds):
+        score = "" if film.score is None else f"  scored {film.score:g}"
+        print(f"{film.path}{score}", flush=True)
 
 
 @app.command(name="list", rich_help_panel=LOOK)
@@ -280,8 +329,8 @@ def _explain(error: Exception, debug: bool) -> int:
     from clrl.types import ClrlError
 
     if isinstance(error, Stopped):
-        run = error.run or "RUN"
-        hint = f"stopped when asked to, all is saved; go on with: clrl resume {run}"
+        again = error.again or f"clrl resume {error.run or 'RUN'}"
+        hint = f"stopped when asked to, all is saved; go on with: {again}"
         return _fail(hint, error.exit_code)
     if isinstance(error, ClrlError):
         return _fail(str(error), error.exit_code)

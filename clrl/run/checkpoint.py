@@ -23,8 +23,8 @@ import shutil
 import signal
 import stat
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,8 @@ from clrl.run.folder import fsync_folder, write_durable, write_text_atomic
 from clrl.run.state_files import ARRAYS, Broken, from_npz, put_together, take_apart, to_npz
 from clrl.types import ClrlError
 
-__all__ = ["SCHEMA_VERSION", "Checkpoint", "CheckpointError", "clean", "load_latest", "save"]
+__all__ = ["SCHEMA_VERSION", "Checkpoint", "CheckpointError", "clean", "load_each", "load_latest"]
+__all__ += ["save"]
 
 SCHEMA_VERSION = 1
 MAX_FILE_BYTES = 16 << 30
@@ -218,19 +219,38 @@ def load_latest(folder: Path) -> Checkpoint | None:
     skipped: list[str] = []
     for step, path in _candidates(folder):
         try:
-            manifest, data = _read_verified(path, step)
-            tensors = safetensors.torch.load(data[_TENSORS])
-            state = put_together(json.loads(data[_STATE]), tensors, from_npz(data[ARRAYS]))
-            return Checkpoint(state, manifest["meta"], step, path, skipped)
-        except ClrlError:
-            raise
+            return replace(_load(path, step), skipped=skipped)
         except Broken as error:
             skipped.append(f"{path}: {error}")
-        except Exception as error:  # whatever hostile bytes make a parser say: not usable
-            skipped.append(f"{path}: unreadable ({type(error).__name__}: {error})")
     if skipped:
         raise ClrlError("no checkpoint can be used: " + "; ".join(skipped))
     return None
+
+
+def load_each(folder: Path) -> Iterator[Checkpoint]:
+    """Yield all checkpoints of a folder, oldest first.
+
+    Raises:
+        ClrlError: one of them is broken.
+    """
+    for step, path in reversed(_candidates(folder)):
+        try:
+            yield _load(path, step)
+        except Broken as error:
+            raise ClrlError(f"{path} cannot be used: {error}") from error
+
+
+def _load(path: Path, step: int) -> Checkpoint:
+    """Raise `Broken` for what is not usable, and `ClrlError` for what is of a newer clrl."""
+    try:
+        manifest, data = _read_verified(path, step)
+        tensors = safetensors.torch.load(data[_TENSORS])
+        state = put_together(json.loads(data[_STATE]), tensors, from_npz(data[ARRAYS]))
+        return Checkpoint(state, manifest["meta"], step, path)
+    except (ClrlError, Broken):
+        raise
+    except Exception as error:  # whatever hostile bytes make a parser say: not usable
+        raise Broken(f"unreadable ({type(error).__name__}: {error})") from error
 
 
 def _candidates(folder: Path) -> list[tuple[int, Path]]:

@@ -160,6 +160,16 @@ class RunFolder:
         return self.path / "checkpoints"
 
     @property
+    def ends(self) -> Path:
+        """Checkpoints of the net at the end of every visit, likewise; not to go on from."""
+        return self.path / "ends"
+
+    @property
+    def videos(self) -> Path:
+        """What `clrl record` makes."""
+        return self.path / "videos"
+
+    @property
     def status(self) -> str | None:
         """How the run stands, as last written; None before the first word.
 

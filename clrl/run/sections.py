@@ -119,3 +119,5 @@ class CheckpointConfig:
     """Agent steps between checkpoints; what is learned does not depend on it."""
     keep: Positive = 2
     """How many are kept."""
+    ends: bool = True
+    """Keep the net as it is at the end of every visit too: `clrl record` plays with them all."""

@@ -20,12 +20,14 @@ class Stopped(Exception):
     Attributes:
         exit_code: 75 after SIGTERM, 130 after SIGINT.
         run: the run folder, once all is saved in it.
+        again: what to do to go on, where it is not to resume that run.
     """
 
     def __init__(self, exit_code: int) -> None:
         super().__init__(f"asked to stop (exit code {exit_code})")
         self.exit_code = exit_code
         self.run: Path | None = None
+        self.again: str | None = None
 
 
 class StopSignals:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 import time
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -99,6 +100,7 @@ def resume(run: Path, *, allow_change: bool = False, sequence: TaskSequence | No
             _show(json.loads(folder.summary.read_text()))
             return folder.path
         checkpoint.clean(folder.checkpoints)
+        checkpoint.clean(folder.ends)
         found = checkpoint.load_latest(folder.checkpoints)
         _check_changes(config, folder, found, allow_change)
         sequence = sequence or sequence_of(config)
@@ -255,6 +257,7 @@ class _Run:
             cursor.stage = "measure"
         self._evaluate("end", cursor.visit + 1)
         cursor.costs.append(self._cost())
+        self._keep_end()
         cursor.visit, cursor.stage = cursor.visit + 1, "begin"
         self._track_matrix(self._summary())
         self._save()
@@ -345,6 +348,15 @@ class _Run:
             try:
                 save_visit(self.folder.path, visit)
             except ClrlError as error:  # a full disk
+                self.console.notice(f"{error}; training goes on")
+
+    def _keep_end(self) -> None:
+        if self.config.checkpoint.ends:
+            learner, where = self.learner, {"visit": self.cursor.visit + 1}
+            try:
+                state = learner.played_state()
+                checkpoint.save(self.folder.ends, learner.step, state, where, keep=sys.maxsize)
+            except checkpoint.CheckpointError as error:
                 self.console.notice(f"{error}; training goes on")
 
     def _finish(self) -> None:
