@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,13 @@ def test_the_agent_and_the_method_are_fresh_in_every_configuration(base: Path) -
 def test_whole_numbers_may_be_written_as_1e6_or_with_underscores(base: Path) -> None:
     assert load_config(base, ["sequence.steps=1e6"]).sequence.steps == 1_000_000
     assert load_config(base, ["sequence.steps=2_000_000"]).sequence.steps == 2_000_000
+
+
+@pytest.mark.parametrize("word", ["inf", ".inf"])
+def test_infinity_may_be_written_as_people_do(word: str, base: Path) -> None:
+    assert load_config(base, [f"agent.max_grad_norm={word}"]).agent.max_grad_norm == math.inf
+    with pytest.raises(ClrlError, match=r"max_grad_norm is 'infin': expected a number"):
+        load_config(base, ["agent.max_grad_norm=infin"])
 
 
 def test_an_empty_section_means_its_defaults(base: Path) -> None:

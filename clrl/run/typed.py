@@ -154,7 +154,7 @@ def hyperparameters(cls: type) -> dict[str, Field[Any]]:
 
 
 def _soften(hint: Any, value: object) -> object:
-    """Turn what YAML cannot say into the type asked for: 1e6 into an int, a list into a tuple."""
+    """Turn what YAML says otherwise into the type asked for: 1e6 into an int, a list, inf."""
     if typing.get_origin(hint) is typing.Annotated:
         hint = typing.get_args(hint)[0]
     origin, args = typing.get_origin(hint), typing.get_args(hint)
@@ -163,6 +163,8 @@ def _soften(hint: Any, value: object) -> object:
             value = _soften(arg, value)
     elif hint is int and isinstance(value, float) and value.is_integer():
         return int(value)
+    elif hint is float and value == "inf":  # YAML's own word is .inf
+        return math.inf
     elif origin is tuple and isinstance(value, list):
         parts = [args[0]] * len(value) if args[1:] == (...,) else [*args, *value][: len(value)]
         return tuple(_soften(part, item) for part, item in zip(parts, value, strict=True))
