@@ -54,6 +54,7 @@ COMPOSERS = (
     "clrl.run.assemble",
     "clrl.run.train",
     "clrl.run.evaluate",
+    "clrl.run.record",
     "clrl.bench",
     "clrl.cli",
     "clrl.listing",

@@ -10,13 +10,14 @@ does not depend on what is learned: it is the net's `context`.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from clrl.nets.columns import Column, ColumnSettings, Heads, Lateral, Layer, places_of
+from clrl.nets.columns import Column, ColumnSettings, Heads, Lateral, Layer, Place, places_of
 from clrl.nets.layers import as_input, at_least_float32, legal_outputs
 from clrl.nets.stacked import Stacked
 from clrl.types import MASKED, ClrlError, Net, NetSpec, Output, Task
@@ -150,12 +151,45 @@ class ProgressiveNet(Net):
     def forward(self, x: Tensor, route: Tensor, context: Tensor | None = None) -> Output:
         ids = _distinct(route)
         if len(ids) == 1:
-            logits, value = self._of_task(x, ids[0], context)
-        else:
-            logits, value = self._mixed(x, route, ids, context)
-        if self._masks:
-            logits = logits.masked_fill(~self.legal[route], MASKED)
-        return Output(logits, value)
+            return self._masked(self._of_task(x, ids[0], context), route)
+        return self._masked(self._mixed(x, route, ids, context), route)
+
+    def traced(
+        self, x: Tensor, route: Tensor, change: Callable[[int, int, Tensor], Tensor]
+    ) -> Output:
+        """Do what `forward` does, with every activation of every column passing through `change`.
+
+        Nothing is spared: no context is used, and gradients reach frozen columns' activations.
+
+        Args:
+            x: (B, *input_shape).
+            route: (B,) long, all of one task.
+            change: is given i, k and h_i^(k) after f, (B, units) or (B, maps, height, width), with
+                layers and columns counted from 0; layer i + 1 of column k, and of all columns after
+                it, read what is returned.
+        """
+        (task_id,) = _distinct(route)
+        k = self._column(task_id)
+        columns, source = self._first(k + 1), None
+        hs = [self.places[0].pooled(as_input(x))] * (k + 1)
+        for i, place in enumerate(self.places[1:]):
+            hs = [
+                place.pooled(change(i, j, column.layers[i](h, source)))
+                for j, (column, h) in enumerate(zip(columns, hs, strict=True))
+            ]
+            source = _joined(hs[:k], place) if k else None
+        return self._masked(self._answer(columns[k], hs[k], source), route)
+
+    def features(self, x: Tensor, route: Tensor) -> dict[str, Tensor]:
+        own, found = self._column(int(route[0])), dict[str, Tensor]()
+
+        def keep(i: int, k: int, h: Tensor) -> Tensor:
+            if k == own:
+                found[f"columns.{k}.body.{i}"] = h
+            return h
+
+        self.traced(x, route[:1].expand(len(x)), keep)
+        return found
 
     def _mixed(self, x: Tensor, route: Tensor, ids: list[int], context: Tensor | None) -> Output:
         places, logits, values = [], [], []
@@ -176,9 +210,17 @@ class ProgressiveNet(Net):
         h, column = as_input(x), self._first(k + 1)[k]
         for i, (place, layer) in enumerate(zip(self.places[:-1], column.layers, strict=True)):
             h = layer(place.pooled(h), sources[i])
-        logits, value = column.heads(self.places[-1].pooled(h), sources[-1])
+        return self._answer(column, self.places[-1].pooled(h), sources[-1])
+
+    def _answer(self, column: Column, h: Tensor, source: Tensor | None) -> Output:
+        logits, value = column.heads(h, source)
         logits = F.pad(at_least_float32(logits), (0, self.legal.shape[1] - logits.shape[1]))
         return Output(logits, None if value is None else at_least_float32(value))
+
+    def _masked(self, output: Output, route: Tensor) -> Output:
+        if not self._masks:
+            return output
+        return output._replace(logits=output.logits.masked_fill(~self.legal[route], MASKED))
 
     def _column(self, task_id: int) -> int:
         if task_id not in self.column_of:
@@ -240,11 +282,14 @@ class ProgressiveNet(Net):
         for i in self._read():
             place, below = self.places[i], sources[-1] if sources else None
             hs = [place.pooled(body[i - 1](h, below)) for body, h in zip(columns, hs, strict=True)]
-            joined = torch.cat(hs, 1)
-            sources.append(
-                joined.permute(0, 2, 3, 1).flatten(1, 2) if place.sides else joined[:, None]
-            )
+            sources.append(_joined(hs, place))
         return torch.cat([source.flatten(1) for source in sources], 1)
+
+
+def _joined(hs: Sequence[Tensor], place: Place) -> Tensor:
+    """Return (B, positions, channels of all columns) of what reaches a place in each."""
+    joined = torch.cat(list(hs), 1)
+    return joined.permute(0, 2, 3, 1).flatten(1, 2) if place.sides else joined[:, None]
 
 
 def _distinct(route: Tensor) -> list[int]:

@@ -1,4 +1,4 @@
-"""Drawings of what `clrl.study.importances` finds; needs matplotlib, and opens no window.
+"""Drawings of what `clrl.study` finds inside nets; needs matplotlib, and opens no window.
 
 Colours are Okabe and Ito's, told apart by the colour-blind, and markers differ for black and white
 print; maps are in cividis, whose lightness alone carries the value. Lines and panels bear their
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from clrl.study.sensitivity import Shares
+
 __all__ = [
     "change_figure",
     "change_maps_figure",
@@ -29,6 +31,7 @@ __all__ = [
     "overlap_figure",
     "overlap_matrix_figure",
     "save",
+    "shares_figure",
 ]
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -125,6 +128,34 @@ def change_maps_figure(maps: ChangeMaps) -> Figure:
     return figure
 
 
+def shares_figure(shares: Mapping[str, Shares]) -> Figure:
+    """Draw by layer which columns a policy rests on, a panel for each title (Rusu et al. 2016).
+
+    Hatched where only a bound of the sensitivity is known; a layer in which nothing is sensitive
+    stays empty.
+    """
+    widest = max(len(shown.layers) for shown in shares.values())
+    figure, panels = _panels(len(shares), width=2.2 + 0.6 * widest, height=3.0, share=False)
+    for axes, (title, shown) in zip(panels, shares.items(), strict=True):
+        share = np.nan_to_num(shown.share)
+        tops = share.cumsum(1)
+        places = range(len(shown.layers))
+        for k, _ in enumerate(shown.columns):
+            bars = axes.bar(
+                places, share[:, k], 0.7, tops[:, k] - share[:, k], color=COLORS[k % len(COLORS)]
+            )
+            for bar, bound in zip(bars, shown.bound[:, k], strict=True):
+                if bound:
+                    bar.set(hatch="///", edgecolor="white", linewidth=0)
+        axes.set(title=title, ylim=(0, 1))
+        axes.set_xticks(places, shown.layers, rotation=30, ha="right")
+        middles = tops[-1] - share[-1] / 2
+        colors = (COLORS[k % len(COLORS)] for k in range(len(shown.columns)))
+        _write_beside(axes, list(zip(middles.tolist(), shown.columns, colors, strict=True)))
+    panels[0].set_ylabel("share of each column")
+    return figure
+
+
 def save(figure: Figure, path: Path) -> None:
     """Write an SVG or PNG; the same figure gives the same bytes.
 
@@ -183,28 +214,34 @@ def _by_layer(series: Mapping[str, PerLayer]) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _name_lines(axes: Axes, apart: float = 0.075) -> None:
-    """Write each line's name beside its end, moved up or down where two would meet."""
+def _name_lines(axes: Axes) -> None:
+    """Write each line's name beside its end."""
     ends = []
     for line in axes.lines:
         x, y = (np.asarray(data, dtype=float) for data in line.get_data())
         if np.isfinite(y).any():
             last = np.flatnonzero(np.isfinite(y))[-1]
             at = axes.transData.transform((x[last], y[last]))
-            ends.append((float(axes.transAxes.inverted().transform(at)[1]), line))
-    ends.sort(key=lambda end: end[0])
-    height = np.array([end[0] for end in ends])
+            height = float(axes.transAxes.inverted().transform(at)[1])
+            ends.append((height, str(line.get_label()), str(line.get_color())))
+    _write_beside(axes, ends)
+
+
+def _write_beside(axes: Axes, names: list[tuple[float, str, str]], apart: float = 0.075) -> None:
+    """Write names in colours at heights (0 to 1), moved up or down where two would meet."""
+    names = sorted(names, key=lambda name: name[0])
+    height = np.array([name[0] for name in names])
     for _ in range(200):  # each pair that is too near gives way, half the lack on each side
         lack = np.maximum(apart - np.diff(height), 0)
         height[1:] += lack / 2
         height[:-1] -= lack / 2
         height = height.clip(0.02, 0.98)
-    for y_label, (_, line) in zip(height, ends, strict=True):
+    for y, (_, text, color) in zip(height, names, strict=True):
         axes.annotate(
-            str(line.get_label()),
-            (1.02, float(y_label)),
+            text,
+            (1.02, float(y)),
             xycoords="axes fraction",
-            color=line.get_color(),
+            color=color,
             va="center",
             annotation_clip=False,
         )

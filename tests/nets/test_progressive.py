@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -285,6 +286,77 @@ def test_changed_weights_of_frozen_columns_are_noticed(rows):
     wide = net.double().context(x.double(), routes(2, rows))
     assert wide.dtype == torch.float64
     torch.testing.assert_close(wide.float(), other.context(x, routes(2, rows)))
+
+
+# -------------------------------------------------------------------- activations laid open
+
+
+class Moved(Equations):
+    """The equations where h_i^(k) of one layer and column is something else."""
+
+    def __init__(self, net: ProgressiveNet, i: int, k: int, move: Callable[[Tensor], Tensor]):
+        super().__init__(net)
+        self.place, self.move = (k, i), move
+
+    def hidden(self, x: Tensor, k: int, i: int) -> Tensor:
+        h = super().hidden(x, k, i)
+        return self.move(h) if (k, i) == self.place else h
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+@pytest.mark.parametrize("name", BODIES)
+def test_traced_is_forward_and_shows_each_columns_true_activations(name, settings):
+    net = grown(name, 3, SETTINGS[settings])
+    x, equations, shown = inputs(net, 3), Equations(net), {}
+
+    def keep(i: int, k: int, h: Tensor) -> Tensor:
+        shown[i, k] = h
+        return h
+
+    for task in range(3):
+        shown.clear()
+        for ours, theirs in zip(
+            net.traced(x, routes(task, 3), keep), net(x, routes(task, 3)), strict=True
+        ):
+            torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-6)
+        layers = range(len(net.places) - 1)
+        assert set(shown) == {(i, k) for i in layers for k in range(task + 1)}
+    for (i, k), h in shown.items():
+        expected = torch.stack([equations.hidden(sample, k, i) for sample in x.double()])
+        torch.testing.assert_close(h.double(), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("adapter", [True, False])
+@pytest.mark.parametrize("name", BODIES)
+def test_a_changed_activation_is_read_by_its_own_column_and_by_all_after_it(name, adapter):
+    net = grown(name, 3, ColumnSettings(adapter=adapter, scale_init=0.7))
+    x = inputs(net, 2)
+    for place in [(i, k) for i in range(len(net.places) - 1) for k in range(3)]:
+        changed = Moved(net, *place, lambda h: 2 * h + 0.5)
+        output = net.traced(
+            x, routes(2, 2), lambda i, k, h, at=place: 2 * h + 0.5 if (i, k) == at else h
+        )
+        logits, value = changed(x, 2)
+        n = TASKS[2].n_outputs
+        torch.testing.assert_close(output.logits[:, :n], logits, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(output.value, value, atol=1e-4, rtol=1e-4)
+        assert (value - net(x, routes(2, 2)).value).abs().max() > 1e-3
+
+
+def test_features_are_the_activations_of_the_first_samples_column():
+    net = grown("maps", 3)
+    x, equations = inputs(net, 3), Equations(net)
+    features = net.features(x, torch.tensor([1, 2, 0]))
+    assert list(features) == [f"columns.1.body.{i}" for i in range(4)]
+    for i, h in enumerate(features.values()):
+        expected = torch.stack([equations.hidden(sample, 1, i) for sample in x.double()])
+        torch.testing.assert_close(h.double(), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_traced_pass_is_of_one_task():
+    net = grown("maps", 3)
+    with pytest.raises(ValueError, match="too many values"):
+        net.traced(inputs(net, 2), torch.tensor([0, 1]), lambda i, k, h: h)
 
 
 # ------------------------------------------------------------------------------ growth and freezing
