@@ -166,6 +166,35 @@ def record(
         print(f"{film.path}{score}", flush=True)
 
 
+@app.command(rich_help_panel=LOOK)
+def report(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN_OR_STUDY", help="Run folders, folders of them (runs/NAME), or a study."
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where to write; else beside what is reported."),
+    ] = None,
+    metric: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What the verdict is about.")
+    ] = None,
+    question: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="What the runs were made to answer.")
+    ] = None,
+) -> None:
+    """Write report.html, .md and .csv: methods beside each other, the first being compared with."""
+    from clrl.envs.scores import normalise_task
+    from clrl.study.report import write_report
+
+    for path in write_report(
+        paths, normalise=normalise_task, out=out, metric=metric, question=question
+    ):
+        print(path)
+
+
 @app.command(name="list", rich_help_panel=LOOK)
 def list_names(
     kind: Annotated[Kind, typer.Argument(metavar="WHAT", help=" | ".join(Kind))],

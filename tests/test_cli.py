@@ -84,7 +84,7 @@ def test_help_names_every_command(run: Run) -> None:
     code, out, _ = run("--help")
     assert code == 0
     assert run() == (0, out, "")
-    for command in ("train", "resume", "eval", "fetch", "list", "doctor"):
+    for command in ("train", "resume", "transfer", "eval", "fetch", "list", "doctor"):
         assert f" {command} " in out
 
 
@@ -348,3 +348,62 @@ def test_waiting_threads_soon_sleep_unless_told_otherwise(
         monkeypatch.setenv("OMP_WAIT_POLICY", given)
     run("--version")
     assert (os.environ["OMP_WAIT_POLICY"], os.environ.get("GOMP_SPINCOUNT")) == kept
+
+
+# ------------------------------------------------------------------------------------- transfer
+
+
+@pytest.fixture
+def fake_transfer(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Replace the study: what it was called with, and under `raises` what it shall raise."""
+    seen: dict[str, Any] = {}
+
+    def transfer(path: Path, overrides: list[str], **options: Any) -> Path:
+        seen.update(options, path=path, overrides=overrides)
+        if "raises" in seen:
+            raise seen["raises"]
+        return options["runs"] / "study"
+
+    monkeypatch.setattr("clrl.study.transfer.transfer", transfer)
+    return seen
+
+
+def test_transfer_is_told_all_and_prints_the_studys_folder(
+    run: Run, fake_transfer: dict[str, Any]
+) -> None:
+    words = ("study.yaml", "seeds=[1]", "--runs", "there", "--jobs", "3")
+    assert run("transfer", *words) == (0, "there/study\n", "")
+    from clrl.envs.scores import normalise_task
+
+    assert fake_transfer == {
+        "path": Path("study.yaml"),
+        "overrides": ["seeds=[1]"],
+        "runs": Path("there"),
+        "jobs": 3,
+        "plan_only": False,
+        "normalise": normalise_task,
+    }
+    assert run("transfer", "study.yaml", "--dry-run") == (0, "", "")
+    assert fake_transfer["plan_only"] is True
+    assert run("transfer", "study.yaml", "--jobs", "0")[0] == 2
+
+
+@pytest.mark.parametrize("code", [75, 130])
+def test_a_stopped_study_says_how_to_go_on(
+    run: Run, fake_transfer: dict[str, Any], code: int
+) -> None:
+    from clrl.run.stop import Stopped
+
+    fake_transfer["raises"] = Stopped(code)
+    fake_transfer["raises"].again = "the same command"
+    assert run("transfer", "study.yaml") == (
+        code,
+        "",
+        "clrl: error: stopped when asked to, all is saved; go on with: the same command\n",
+    )
+
+
+def test_a_run_that_is_no_study_is_refused_with_code_2(run: Run) -> None:
+    code, out, err = run("transfer", SMOKE)
+    assert (code, out) == (2, "")
+    assert "sources is missing" in err and "sequence is not a key" in err

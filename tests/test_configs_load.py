@@ -6,11 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from clrl.run.config import load_config, to_yaml
+from clrl.envs.sequences import SEQUENCES
+from clrl.run.config import load_config, to_dict, to_yaml
 from clrl.run.train import sequence_of
+from clrl.run.yaml_safe import dump
+from clrl.study.plan import load_study
 
 METHODS = ("finetune", "frozen", "l2", "ewc", "spp")
-FILES = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+ALL = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+STUDIES = [path for path in ALL if path.stem.startswith("transfer_")]
+FILES = [path for path in ALL if path not in STUDIES]
 
 
 def test_configurations_ship() -> None:
@@ -29,6 +34,26 @@ def test_a_shipped_configuration_loads_and_makes_its_tasks(path: Path, tmp_path:
     resolved = tmp_path / path.name
     resolved.write_text(to_yaml(config))
     assert load_config(resolved) == config
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_a_shipped_study_loads_and_has_runs(path: Path, tmp_path: Path) -> None:
+    study = load_study(path)
+    assert study.config.name == path.stem
+    assert path.read_text().startswith(f"# configs/{path.name}: ")
+    assert len(study.config.methods) >= 2
+    resolved = tmp_path / path.name
+    resolved.write_text(dump(study.to_dict()))
+    assert load_study(resolved) == study
+
+
+def test_the_study_of_quick3_is_of_its_games_and_runs() -> None:
+    study = load_study(ALL[0].parent / "transfer_quick3.yaml")
+    one = to_dict(load_config(ALL[0].parent / "quick3_finetune.yaml"))
+    assert set(study.sources) == set(study.targets) == set(SEQUENCES["quick3"].entries(None))
+    for key in ("agent", "net", "protocol", "precision"):
+        assert to_dict(study.config.run)[key] == one[key]
+    assert len(study.runs) == 6 * len(study.config.methods) * len(study.config.seeds)
 
 
 def test_the_quick3_configurations_differ_in_the_method_alone() -> None:

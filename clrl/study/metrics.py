@@ -22,8 +22,10 @@ __all__ = [
     "average_performance",
     "backward_transfer",
     "basic_metrics",
+    "difference",
     "forgetting",
     "forward_transfer",
+    "mean_of_all",
     "normalised",
     "score_matrix",
     "smt",
@@ -65,7 +67,7 @@ def score_matrix(
             scores[int(row["visit"]), row["task_evaluated"]].append(float(score))
     last = max((visit for visit, _ in scores), default=-1)
     return [
-        [_mean(scores[visit, task]) if (visit, task) in scores else None for task in tasks]
+        [mean_of_all(scores[visit, task]) if (visit, task) in scores else None for task in tasks]
         for visit in range(last + 1)
     ]
 
@@ -89,7 +91,7 @@ def average_performance(matrix: Matrix) -> float | None:
     >>> average_performance([[0.0, 0.0], [5.0, 1.0], [3.0, 9.0]])
     6.0
     """
-    return _mean(matrix[-1]) if matrix else None
+    return mean_of_all(matrix[-1]) if matrix else None
 
 
 def backward_transfer(matrix: Matrix, visits: Sequence[int]) -> float | None:
@@ -105,11 +107,11 @@ def backward_transfer(matrix: Matrix, visits: Sequence[int]) -> float | None:
     if not _complete(matrix, visits):
         return None
     terms = [
-        _difference(matrix[-1][j], matrix[own][j])
+        difference(matrix[-1][j], matrix[own][j])
         for j, own in _own_rows(visits).items()
         if own < len(visits)
     ]
-    return _mean(terms)
+    return mean_of_all(terms)
 
 
 def forgetting(matrix: Matrix, visits: Sequence[int]) -> float | None:
@@ -124,8 +126,8 @@ def forgetting(matrix: Matrix, visits: Sequence[int]) -> float | None:
     for j, own in _own_rows(visits).items():
         if own < len(visits):
             before = [score for row in matrix[1:-1] if (score := row[j]) is not None]
-            terms.append(_difference(max(before) if before else None, matrix[-1][j]))
-    return _mean(terms)
+            terms.append(difference(max(before) if before else None, matrix[-1][j]))
+    return mean_of_all(terms)
 
 
 def forward_transfer(matrix: Matrix, visits: Sequence[int]) -> float | None:
@@ -140,8 +142,8 @@ def forward_transfer(matrix: Matrix, visits: Sequence[int]) -> float | None:
     if not _complete(matrix, visits):
         return None
     first = {task: visits.index(task) for task in visits}  # the row before it was begun
-    terms = [_difference(matrix[row][j], matrix[0][j]) for j, row in first.items() if row > 0]
-    return _mean(terms)
+    terms = [difference(matrix[row][j], matrix[0][j]) for j, row in first.items() if row > 0]
+    return mean_of_all(terms)
 
 
 def spp_forward_transfer(
@@ -163,9 +165,9 @@ def spp_forward_transfer(
     """
     if not _complete(matrix, visits):
         return None
-    return _mean(
+    return mean_of_all(
         [
-            _difference(matrix[own][j], joint[j])
+            difference(matrix[own][j], joint[j])
             for j, own in _own_rows(visits).items()
             if own < len(visits)
         ]
@@ -185,7 +187,7 @@ def smt(matrix: Matrix, visits: Sequence[int]) -> float | None:
     """
     if not _complete(matrix, visits):
         return None
-    return _mean(
+    return mean_of_all(
         [
             _variance([row[j] for row in matrix[own:]])
             for j, own in _own_rows(visits).items()
@@ -215,11 +217,12 @@ def _complete(matrix: Matrix, visits: Sequence[int]) -> bool:
     return len(matrix) == len(visits) + 1
 
 
-def _difference(a: float | None, b: float | None) -> float | None:
+def difference(a: float | None, b: float | None) -> float | None:
+    """Return `a - b`; None if either is missing."""
     return None if a is None or b is None else a - b
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
+def mean_of_all(values: Sequence[float | None]) -> float | None:
     """Return the mean; None if there is nothing, or if anything is missing."""
     known = [v for v in values if v is not None]
     return sum(known) / len(known) if known and len(known) == len(values) else None
@@ -227,5 +230,5 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 def _variance(values: Sequence[float | None]) -> float | None:
     """Return the population variance; None if anything is missing."""
-    mean = _mean(values)
-    return None if mean is None else _mean([(v - mean) ** 2 for v in values if v is not None])
+    mean = mean_of_all(values)
+    return None if mean is None else mean_of_all([(v - mean) ** 2 for v in values if v is not None])

@@ -1,0 +1,115 @@
+"""How long the runs of a study take: from those that are done, or from a short measurement."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from clrl.run.assemble import assemble, sequence_of
+from clrl.run.config import Config
+from clrl.run.folder import RunFolder
+from clrl.study.plan import PlannedRun
+
+__all__ = ["Pace", "in_words", "measure"]
+
+MEASURED = 1.0  # s of learning
+MOST = 3  # tasks
+GAMES = 5  # of each, to see how long an evaluation takes
+
+
+class Pace:
+    """Seconds per step of each method, evaluations and all."""
+
+    def __init__(self, places: Sequence[tuple[PlannedRun, Path, Config]]) -> None:
+        """Read it from the runs that are done."""
+        self._seconds: defaultdict[str, list[float]] = defaultdict(list)
+        self._measured: float | None = None
+        for run, path, _ in places:
+            if RunFolder(path).status == "done":
+                self.learn_from(run, path)
+
+    @property
+    def known(self) -> bool:
+        """Whether there is anything to go by."""
+        return bool(self._seconds) or self._measured is not None
+
+    @property
+    def basis(self) -> str:
+        """What the estimate rests on, where it is weak."""
+        if self._seconds or self._measured is None:
+            return ""
+        return " (measured on fine-tuning, just now; other methods take longer)"
+
+    def learn_from(self, run: PlannedRun, path: Path) -> float | None:
+        """Take in a finished run and return its seconds; None where it does not tell."""
+        try:
+            seconds = float(json.loads(RunFolder(path).summary.read_text())["cost"]["seconds"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        self._seconds[run.method].append(seconds / _steps(run))
+        return seconds
+
+    def measure(self, configs: Sequence[Config]) -> None:
+        """Measure how some experts begin, for want of anything better; takes some seconds."""
+        first = list({config.sequence.tasks: config for config in configs}.values())[:MOST]
+        self._measured = statistics.mean(measure(config) for config in first)
+
+    def of(self, runs: Sequence[PlannedRun], at_a_time: int) -> float | None:
+        """Return the seconds that runs take; None where there is nothing to go by."""
+        every = [x for values in self._seconds.values() for x in values]
+        other = statistics.median(every) if every else self._measured
+        total = 0.0
+        for run in runs:
+            own = self._seconds.get(run.method)
+            pace = statistics.median(own) if own else other
+            if pace is None:
+                return None
+            total += pace * _steps(run)
+        return total / min(at_a_time, max(1, len(runs)))
+
+
+def measure(config: Config) -> float:
+    """Return seconds per step of a run of one task: some updates, and one evaluation's share.
+
+    Raises:
+        ClrlError: as a run would.
+    """
+    sequence = sequence_of(config)
+    learner = assemble(config, sequence)
+    try:
+        learner.begin_task(sequence.tasks[0])
+        learner.update()  # the first one warms up
+        before, clock = learner.task_step, time.monotonic()
+        while time.monotonic() - clock < MEASURED and learner.task_step < config.sequence.steps:
+            learner.update()
+        step = (time.monotonic() - clock) / max(1, learner.task_step - before)
+        clock = time.monotonic()
+        games = min(config.evaluation.episodes, GAMES)
+        learner.evaluate(sequence.tasks[0], games, 0)
+        share = config.evaluation.episodes / games if learner.kind == "rl" else 1
+        evaluation = share * (time.monotonic() - clock)
+    finally:
+        learner.close()
+    return step + evaluation / config.evaluation.every
+
+
+def in_words(seconds: float | None) -> str:
+    """Return a time as people say it.
+
+    >>> in_words(7900), in_words(61), in_words(3.2), in_words(None)
+    ('about 2 h 12 min', 'about 1 min', 'about 3 s', 'an unknown time')
+    """
+    if seconds is None:
+        return "an unknown time"
+    if seconds < 60:
+        return f"about {max(1, round(seconds))} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"about {hours} h {minutes} min" if hours else f"about {minutes} min"
+
+
+def _steps(run: PlannedRun) -> int:
+    return (len(run.sources) + 1) * run.config.sequence.steps

@@ -1,0 +1,173 @@
+"""A transfer study in words: Markdown, CSV, and tables for a terminal."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from typing import Any
+
+from rich import box
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from clrl.run.score_table import number
+
+__all__ = ["csv_text", "markdown", "show"]
+
+SHOWN = ("transfer_score", "forward_transfer", "relative_speed", "jump_start", "time_to_threshold")
+FEW = 3  # runs that are listed beside their mean; more have an interval
+
+Result = Mapping[str, Any]  # of `transfer_matrix`
+
+
+def csv_text(result: Result) -> str:
+    """Return a row for each run and metric: source, target, method, seed, metric, value."""
+    out = io.StringIO()
+    table = csv.writer(out, lineterminator="\n")
+    table.writerow(["source", "target", "method", "seed", "metric", "value"])
+    for run in result["runs"]:
+        where = [" > ".join(run["sources"]), run["target"], run["method"], run["seed"]]
+        for name, value in run["metrics"].items():
+            table.writerow([*where, name, "" if value is None else repr(value)])
+    return out.getvalue()
+
+
+def markdown(result: Result) -> str:
+    """Return the study as Markdown: protocol, warnings, a table for each metric."""
+    study = result["study"]
+    run = study["run"]
+    lines = [
+        f"# {study['name']}",
+        "",
+        f"{len(result['sources'])} sources, {len(result['targets'])} targets, methods "
+        f"{', '.join(result['methods'])}; seeds {', '.join(map(str, result['seeds']))}; "
+        f"{run['sequence']['steps']:,} steps a visit, {run['agent']['name']}, body "
+        f"{run['net']['body']}, evaluated every {run['evaluation']['every']:,} steps.",
+        "",
+        "Every run learns a source and then a target; it is compared with an expert, which learned "
+        "the target alone, from scratch, with the same seed and budget. The criterion is "
+        f"{study['criterion']:.0%} of the experts' way from their first score to their last. "
+        f"[ ]: 95 % bootstrap intervals ({study['resamples']} resamples of runs, seed "
+        f"{study['bootstrap_seed']}); ( ): each run.",
+        "",
+    ]
+    lines += [f"**Note:** {_escaped(warning)}\n" for warning in result["warnings"]]
+    lines += [
+        "## Experts",
+        "",
+        *_rows(
+            ["target", "mean score", "last score", "criterion", "steps to it"],
+            [
+                [
+                    name,
+                    _runs(told["mean_score"]),
+                    _runs(told["last_score"]),
+                    number(told["criterion"]),
+                    _runs(told["time_to_threshold"]),
+                ]
+                for name, told in result["experts"].items()
+            ],
+        ),
+    ]
+    for name, metric in result["metrics"].items():
+        header = ["method", "source", *(f"to {target}" for target in result["targets"])]
+        lines += [
+            f"## {metric['title'][0].upper()}{metric['title'][1:]}",
+            "",
+            *_rows(header, _table(result, name)),
+        ]
+    lines += ["## All pairs together", "", *_rows(*_summary(result))]
+    best = {m: number(v) for m, v in result["summary"]["reference_transfer"].items()}
+    lines += [
+        "Reference transfer (mean over targets of the best source's forward transfer): "
+        + ", ".join(f"{method} {value}" for method, value in best.items())
+        + ".",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def show(result: Result, console: Console) -> None:
+    """Print the main metrics as tables."""
+    for name in SHOWN:
+        metric = result["metrics"][name]
+        table = Table(
+            box=box.SIMPLE_HEAD,
+            title=Text(metric["title"]),
+            title_justify="left",
+            title_style="bold",
+        )
+        for column in ("method", "source"):
+            table.add_column(column, overflow="fold")
+        for target in result["targets"]:
+            table.add_column(Text(f"to {target}"), justify="right", overflow="fold")
+        for row in _table(result, name):
+            table.add_row(*map(Text, row))
+        console.print(table)
+    notes = [Text(f"note: {warning}", style="yellow") for warning in result["warnings"]]
+    console.print(Group(*notes))
+
+
+def _table(result: Result, metric: str) -> list[list[str]]:
+    """Return a row for each method and source, with a cell for each target."""
+    rows = []
+    for method, sources in result["matrix"][metric].items():
+        for source, cells in sources.items():
+            shown = (_cell(cells.get(target)) for target in result["targets"])
+            rows.append([method, source, *shown])
+    return rows
+
+
+def _cell(cell: Mapping[str, Any] | None) -> str:
+    if cell is None:  # a task is no source of its own
+        return ""
+    if cell["low"] is not None:
+        return f"{number(cell['mean'])} [{number(cell['low'])}, {number(cell['high'])}]"
+    return _runs(cell["values"])
+
+
+def _runs(values: list[float | None]) -> str:
+    """Return a mean and, of a few, each: "104 (101, 107)"; "-" where it has none."""
+    known = [value for value in values if value is not None]
+    mean = sum(known) / len(known) if known and len(known) == len(values) else None
+    if len(values) < 2 or not known:
+        return number(mean)
+    if len(values) > FEW:
+        return f"{number(mean)} ({len(known)} of {len(values)} known)"
+    return f"{number(mean)} ({', '.join(map(number, values))})"
+
+
+def _summary(result: Result) -> tuple[list[str], list[list[str]]]:
+    """Return header and rows of what all pairs say together, beside the first method."""
+    baseline = result["methods"][0]
+    header = ["metric", "method", "pairs", "mean", "IQM"]
+    header += [f"difference to {baseline}", f"chance to beat {baseline}"]
+    rows = []
+    for name, methods in result["summary"].items():
+        if name == "reference_transfer":
+            continue
+        for method, told in methods.items():
+            versus = told.get("versus", {}).get(baseline, {})
+            values = [told.get("mean"), told.get("iqm"), versus.get("difference")]
+            values += [versus.get("probability_of_improvement")]
+            rows.append([name, method, f"{told['pairs']} of {told['of']}", *map(_value, values)])
+    return header, rows
+
+
+def _value(told: Mapping[str, Any] | None) -> str:
+    if told is None:
+        return "-"
+    if told["low"] is None:
+        return number(told["value"])
+    return f"{number(told['value'])} [{number(told['low'])}, {number(told['high'])}]"
+
+
+def _rows(header: list[str], rows: list[list[str]]) -> list[str]:
+    lines = [header, ["---"] * len(header), *rows]
+    return [*("| " + " | ".join(map(_escaped, line)) + " |" for line in lines), ""]
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")

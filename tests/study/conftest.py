@@ -1,0 +1,45 @@
+"""A small transfer study, for the tests of its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+STUDY: dict[str, Any] = {
+    "name": "toy",
+    "sources": ["digits:0+1", "digits:2+3"],
+    "targets": ["digits:2+3", "digits:4+5"],
+    "methods": {"finetune": {}, "weak": {"name": "ewc", "strength": 0.5}},
+    "seeds": [3, 5],
+    "run": {
+        "sequence": {"steps": 40},
+        "agent": {"name": "supervised", "batch_size": 8},
+        "net": {"body": "mlp", "hidden": [8]},
+        "evaluation": {"every": 10},
+    },
+}
+
+WriteStudy = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def write_study() -> WriteStudy:
+    """Return a function (folder, **changes) that writes the study; what is None is left out."""
+
+    def write(folder: Path, **changes: Any) -> Path:
+        path = folder / "study.yaml"
+        data = {key: value for key, value in (STUDY | changes).items() if value is not None}
+        path.write_text(yaml.safe_dump(data))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def shared_settings() -> dict[str, Any]:
+    """What the runs of the study share."""
+    return dict(STUDY["run"])

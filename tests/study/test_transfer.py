@@ -1,0 +1,384 @@
+"""The transfer study from end to end: stopped anywhere and gone on with, it gives the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from clrl.agents.supervised import Supervised
+from clrl.envs.scores import normalise_task
+from clrl.run import checkpoint
+from clrl.run.config import to_yaml
+from clrl.run.stop import StopSignals
+from clrl.study import processes
+from clrl.study.plan import load_study
+from clrl.study.processes import Job, in_processes
+from clrl.study.transfer import transfer
+from clrl.types import ClrlError
+
+Write = Callable[..., Path]
+FILES = ("study.json", "study.csv", "study.md")
+SMALL = {"sources": ["digits:0+1"], "targets": ["digits:2+3"], "seeds": [0]}
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing may catch it and save."""
+
+
+def one_by_one(
+    jobs: Sequence[Job], at_a_time: int, signals: StopSignals, ended: Callable[[Job, str], None]
+) -> None:
+    """Make the runs in this process."""
+    for job in jobs:
+        signals.check()
+        try:
+            processes.make(job)
+            ended(job, "")
+        except ClrlError as error:
+            ended(job, str(error))
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make runs in this process, and spare the measurement of how long they take."""
+    monkeypatch.setattr("clrl.study.transfer.in_processes", one_by_one)
+    monkeypatch.setattr("clrl.study.pace.measure", lambda config: 0.001)
+
+
+@pytest.fixture
+def study(write_study: Write, tmp_path: Path) -> Path:
+    return write_study(tmp_path, **SMALL)
+
+
+def go(study: Path, runs: Path, *overrides: str, **options: Any) -> Path:
+    return transfer(study, overrides, runs=runs, normalise=normalise_task, **options)
+
+
+def texts(folder: Path) -> list[bytes]:
+    return [(folder / name).read_bytes() for name in FILES]
+
+
+def made(runs: Path) -> dict[str, int]:
+    """Return when each run was finished, in nanoseconds."""
+    return {path.parent.parent.name: path.stat().st_mtime_ns for path in runs.rglob("summary.json")}
+
+
+@pytest.fixture(scope="module")
+def whole(write_study: Write, tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
+    """Return the files of the study that was never stopped."""
+    folder = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("clrl.study.transfer.in_processes", one_by_one)
+        patch.setattr("clrl.study.pace.measure", lambda config: 0.001)
+        return texts(go(write_study(folder, **SMALL), folder / "runs"))
+
+
+@pytest.mark.usefixtures("here")
+def test_a_study_is_made_once_and_told_the_same_again(
+    study: Path, runs: Path, whole: list[bytes], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = go(study, runs)
+    assert folder == runs / "toy"
+    first, when = texts(folder), made(runs)
+    assert len(when) == 3  # an expert and two methods
+    assert first == whole  # in another folder
+    told = capsys.readouterr().err
+    assert "2 runs and 1 experts remain" in told
+    assert "PNN's transfer score" in told
+    for name in FILES:
+        (folder / name).unlink()
+    assert texts(go(study, runs)) == first
+    assert made(runs) == when
+    assert "all of them are done" in capsys.readouterr().err
+    result = json.loads(first[0])
+    assert [run["method"] for run in result["runs"]] == ["finetune", "weak"]
+    assert {"runs", "experts", "matrix", "summary", "warnings"} <= set(result)
+
+
+@pytest.mark.usefixtures("here")
+def test_killed_in_two_places_and_resumed_it_gives_the_same(
+    study: Path, runs: Path, whole: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # of 4 updates a visit: in the middle of the expert, then in the first run's second visit
+    original = Supervised.update
+    for updates in (2, 2 + 4 + 1):
+        left = iter(range(updates))
+
+        def dying(learner: Supervised, left: Any = left) -> dict[str, float]:
+            if next(left, None) is None:
+                raise Killed
+            return original(learner)
+
+        monkeypatch.setattr(Supervised, "update", dying)
+        with pytest.raises(Killed):
+            go(study, runs, "run.checkpoint.every=7")
+    monkeypatch.setattr(Supervised, "update", original)
+    resumed = checkpoint.load_latest(next(runs.glob("toy/runs/finetune*/seed0/checkpoints")))
+    assert resumed is not None
+    assert resumed.step == 50
+    assert texts(go(study, runs)) == whole
+
+
+@pytest.mark.usefixtures("here")
+def test_a_study_that_grows_makes_only_what_is_new(study: Path, runs: Path) -> None:
+    go(study, runs)
+    when = made(runs)
+    folder = go(study, runs, "seeds=[0,1]")
+    assert len(list((folder / "runs").glob("*/seed1"))) == 2
+    assert all(made(runs)[name] >= when[name] for name in when)
+    assert [r["seed"] for r in json.loads((folder / "study.json").read_text())["runs"]] == [
+        0,
+        0,
+        1,
+        1,
+    ]
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("run.sequence.steps=50", "sequence.steps: 40 -> 50"),
+        ("run.agent.learning_rate=0.5", "agent.learning_rate: 0.001 -> 0.5"),
+        ("run.net.hidden=[9]", "net.hidden: [8] -> [9]"),
+        ("run.protocol.sticky=0.25", "protocol.sticky: 0.0 -> 0.25"),
+        ("methods.weak.strength=9", "method.strength: 0.5 -> 9.0"),
+    ],
+)
+def test_runs_made_on_other_terms_are_refused_by_the_difference(
+    study: Path, runs: Path, whole: list[bytes], change: str, told: str
+) -> None:
+    folder = runs / "toy" / "runs"
+    for name in ("finetune-digits_0_1-digits_2_3", "weak-digits_0_1-digits_2_3"):
+        _plant(study, folder, name)
+    with pytest.raises(ClrlError, match="was made on other terms") as caught:
+        go(study, runs, change)
+    assert told in str(caught.value)
+    assert caught.value.exit_code == 2
+    assert not (runs / "toy" / "study.json").exists()
+
+
+@pytest.mark.usefixtures("here")
+def test_runs_of_several_versions_are_said(study: Path, runs: Path) -> None:
+    folder = go(study, runs)
+    assert not any(
+        "versions" in w for w in json.loads((folder / "study.json").read_text())["warnings"]
+    )
+    (path,) = folder.glob("runs/weak*/seed0/environment.json")
+    path.write_text(path.read_text().replace('"torch": "', '"torch": "0.'))
+    go(study, runs)
+    result = json.loads((folder / "study.json").read_text())
+    assert any("runs were made with several versions of torch: 0." in w for w in result["warnings"])
+
+
+@pytest.mark.usefixtures("here")
+def test_a_finished_run_whose_evaluations_are_gone_is_named(study: Path, runs: Path) -> None:
+    folder = go(study, runs)
+    (path,) = folder.glob("runs/weak*/seed0/evaluations.jsonl")
+    path.unlink()
+    with pytest.raises(ClrlError, match=r"toy/runs/weak.*/seed0: no evaluation after visit 1"):
+        go(study, runs)
+
+
+def _plant(study: Path, folder: Path, name: str) -> None:
+    """Leave the configuration of a run where the study looks for it."""
+    (run,) = [r for r in load_study(study).runs if r.config.name.startswith(name)]
+    path = folder / run.config.name / "seed0"
+    path.mkdir(parents=True)
+    (path / "config.yaml").write_text(to_yaml(run.config))
+
+
+@pytest.mark.usefixtures("here")
+def test_a_damaged_expert_is_set_aside_and_made_anew(
+    study: Path, runs: Path, whole: list[bytes], capsys: pytest.CaptureFixture[str]
+) -> None:
+    go(study, runs)
+    (expert,) = (runs / "experts").glob("*/seed0")
+    text = (expert / "evaluations.jsonl").read_text()
+    (expert / "evaluations.jsonl").write_text(text.replace('"accuracy": ', '"accuracy": 1', 1))
+    assert texts(go(study, runs)) == whole
+    assert "damaged (evaluations.jsonl is not what was sealed)" in capsys.readouterr().err
+    assert (expert.parent / "seed0.damaged-1").is_dir()
+
+
+@pytest.mark.usefixtures("here")
+def test_an_expert_is_shared_by_studies(study: Path, runs: Path) -> None:
+    go(study, runs)
+    before = made(runs / "experts")
+    go(study, runs, "name=other", "methods={weak: {name: ewc, strength: 3}}")
+    assert made(runs / "experts") == before
+
+
+@pytest.mark.usefixtures("here")
+def test_a_half_written_line_is_skipped_and_counted(study: Path, runs: Path) -> None:
+    folder = go(study, runs)
+    (path,) = folder.glob("runs/finetune*/seed0/evaluations.jsonl")
+    path.write_bytes(path.read_bytes()[:-20])
+    go(study, runs)
+    result = json.loads((folder / "study.json").read_text())
+    assert [run["skipped_lines"] for run in result["runs"]] == [1, 0]
+    assert sum("were skipped" in warning for warning in result["warnings"]) == 1
+    (target,) = result["experts"].values()
+    assert target["areas_within"] == [[0, 30]]  # up to the evaluation that was lost
+
+
+@pytest.mark.usefixtures("here")
+def test_a_run_that_fails_stops_no_other_and_is_named(
+    study: Path, runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make = processes.make
+
+    def failing(job: Job) -> None:
+        if job.title.startswith("finetune"):
+            raise ClrlError("learning broke down")
+        make(job)
+
+    monkeypatch.setattr(processes, "make", failing)
+    with pytest.raises(ClrlError, match="1 of the study's runs failed") as caught:
+        go(study, runs)
+    assert "finetune digits:0+1 > digits:2+3 seed 0: learning broke down" in str(caught.value)
+    assert "FAILED" in capsys.readouterr().err
+    assert len(made(runs)) == 2
+    assert not (runs / "toy" / "study.json").exists()
+
+
+@pytest.mark.usefixtures("here")
+def test_a_study_that_goes_on_elsewhere_is_refused(study: Path, runs: Path) -> None:
+    go(study, runs)
+    lock = "from clrl.run.folder import RunFolder; from pathlib import Path; import sys\n"
+    lock += "with RunFolder(Path(sys.argv[1])).lock(): print('held', flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", lock, str(runs / "toy")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(ClrlError, match="is in use by process"):
+            go(study, runs)
+        holder.communicate("\n")
+
+
+@pytest.mark.usefixtures("here")
+def test_a_dry_run_makes_nothing(
+    study: Path, runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    go(study, runs, plan_only=True, jobs=2)
+    assert not list(runs.iterdir())
+    # 40 steps of the expert and 80 of each run at 1 ms, two at a time
+    assert "2 runs and 1 experts remain: about 1 s with --jobs 2" in capsys.readouterr().err
+
+
+def test_what_a_run_would_refuse_is_refused_before_anything_is_made(
+    write_study: Write, shared_settings: dict[str, Any], tmp_path: Path, runs: Path
+) -> None:
+    pictures = write_study(tmp_path, run=shared_settings | {"net": {"body": "nature"}})
+    with pytest.raises(ClrlError, match="layer 2 of the body"):
+        go(pictures, runs)
+    assert not list(runs.iterdir())
+
+
+def test_a_folder_that_is_a_run_is_no_study(study: Path, runs: Path) -> None:
+    (runs / "toy" / "seed0").mkdir(parents=True)
+    with pytest.raises(ClrlError, match="holds a run"):
+        go(study, runs)
+
+
+# ------------------------------------------------------------------------------ real processes
+
+
+def command(study: Path, runs: Path) -> subprocess.Popen[str]:
+    arguments = ["-m", "clrl", "transfer", str(study), "--runs", str(runs), "--jobs", "2"]
+    return subprocess.Popen(
+        [sys.executable, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def wait_for(found: Callable[[], bool]) -> None:
+    until = time.monotonic() + 120
+    while not found():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+def test_a_killed_study_takes_its_processes_with_it_and_goes_on_to_the_same(
+    study: Path, runs: Path, whole: list[bytes]
+) -> None:
+    with command(study, runs) as killed:
+        wait_for(lambda: any(runs.glob("toy/runs/*/seed0/evaluations.jsonl")))
+        killed.kill()
+    with command(study, runs) as last:
+        out, told = last.communicate()
+    assert (last.returncode, out) == (0, f"{runs / 'toy'}\n"), told
+    assert texts(runs / "toy") == whole
+    assert {path.read_text() for path in runs.rglob("STATUS")} == {"done\n"}
+
+
+ONE_LONG_RUN = """
+import sys
+from pathlib import Path
+from clrl.run.stop import Stopped, StopSignals
+from clrl.study.plan import load_study
+from clrl.study.processes import Job, in_processes
+
+run = load_study(sys.argv[1], ["run.sequence.steps=1000000"]).runs[0]
+folder = Path(sys.argv[2])
+job = Job(str(run), folder / run.config.name / "seed0", run.config, folder / "log")
+try:
+    with StopSignals() as signals:
+        in_processes([job], 1, signals, lambda job, problem: sys.exit(problem))
+except Stopped as stop:
+    sys.exit(stop.exit_code)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ending", ["asked", "killed"])
+def test_runs_end_with_their_study_and_all_is_saved(study: Path, runs: Path, ending: str) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", ONE_LONG_RUN, str(study), str(runs)], start_new_session=True
+    ) as process:
+        wait_for(lambda: any(path.stat().st_size for path in runs.glob("*/*/evaluations.jsonl")))
+        started = psutil.Process(process.pid).children(recursive=True)
+        if ending == "asked":  # as by a scheduler: everyone is
+            os.killpg(process.pid, signal.SIGTERM)
+        else:
+            process.kill()
+    assert process.returncode == (75 if ending == "asked" else -signal.SIGKILL)
+    (path,) = runs.glob("*/seed0")
+    if ending == "killed":
+        wait_for(lambda: (path / "STATUS").read_text() != "running\n")
+        gone, alive = psutil.wait_procs(started, timeout=60)
+        assert len(gone) >= 2
+        assert not alive
+    assert (path / "STATUS").read_text() == "preempted\n"
+    assert checkpoint.load_latest(path / "checkpoints") is not None
+
+
+def test_what_a_run_says_when_it_fails_is_passed_on(study: Path, runs: Path) -> None:
+    run = load_study(study).runs[0]
+    path = runs / run.config.name / "seed0"
+    path.mkdir(parents=True)
+    (path / "something").write_text("of somebody's")
+    problems = []
+    with StopSignals() as signals:
+        in_processes(
+            [Job(str(run), path, run.config, runs / "log")],
+            2,
+            signals,
+            lambda job, problem: problems.append(problem),
+        )
+    assert len(problems) == 1
+    assert "is not empty (it holds 'something')" in problems[0]
