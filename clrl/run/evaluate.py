@@ -52,18 +52,21 @@ class Evaluator:
 
         return [task for task in self.tasks if asked(task) and learner.net.can_play(task)]
 
-    def rows(self, phase: Phase, visit: int, tick: Callable[[], None]) -> list[dict[str, Any]]:
+    def rows(
+        self, phase: Phase, visit: int, tick: Callable[[], None], only: Task | None = None
+    ) -> list[dict[str, Any]]:
         """Evaluate and return one record an episode.
 
         Args:
             phase: which part of the walk this belongs to.
             visit: 0 before anything is trained, else the number of the visit (1, 2, ...).
             tick: called at every step; may raise to give up.
+            only: the one task to measure; None: those that the settings ask for.
         """
         learner = self.learner
         begun = learner.task.name if learner.begun else None
         rows = []
-        for task in self.measured(phase):
+        for task in self.measured(phase) if only is None else [only]:
             # Always the same games: two scores of a task then differ by what was learned between
             # them, and a net that has not changed scores exactly the same.
             seed = learner.seed_for(2, task.id)

@@ -48,7 +48,7 @@ from clrl.run.stop import Stopped, StopSignals
 from clrl.run.summary import summarise
 from clrl.run.tracking import Tracker, open_trackers
 from clrl.study.importances import VisitImportance, save_visit
-from clrl.types import ClrlError, TaskSequence
+from clrl.types import ClrlError, Task, TaskSequence
 
 __all__ = ["resume", "train"]
 
@@ -147,8 +147,9 @@ class Cursor:
 
     Attributes:
         visit: index of the visit that is under way or next.
-        stage: `start` before row 0, `begin` before `begin_task`, `learn` until the visit's steps
-            are spent and `end_task` is through, `measure` before the visit's row.
+        stage: `start` before row 0, `begin` before `begin_task`, `meet` before a sub-network that
+            was made for this task is evaluated, which could not be before, `learn` until the
+            visit's steps are spent and `end_task` is through, `measure` before the visit's row.
         evaluated: task steps at the last evaluation of this visit.
         seconds: wall time of all processes of the run so far.
         evaluating: how much of it went into evaluations.
@@ -157,7 +158,7 @@ class Cursor:
     """
 
     visit: int = 0
-    stage: Literal["start", "begin", "learn", "measure"] = "start"
+    stage: Literal["start", "begin", "meet", "learn", "measure"] = "start"
     evaluated: int = 0
     seconds: float = 0.0
     evaluating: float = 0.0
@@ -243,8 +244,14 @@ class _Run:
         self.console.start_visit(cursor.visit)
         if cursor.stage == "begin":
             cursor.began = time.monotonic() - self._began
-            learner.begin_task(self.sequence.tasks[self.sequence.visits[cursor.visit]])
-            cursor.stage, cursor.evaluated = "learn", 0
+            task = self.sequence.tasks[self.sequence.visits[cursor.visit]]
+            new = not learner.net.can_play(task)
+            learner.begin_task(task)
+            meet = new and self.config.evaluation.every
+            cursor.stage, cursor.evaluated = "meet" if meet else "learn", 0
+        if cursor.stage == "meet":
+            self._evaluate("during", cursor.visit + 1, only=learner.task)
+            cursor.stage = "learn"
         if cursor.stage == "learn":
             while learner.task_step < steps:
                 self.signals.check()
@@ -318,11 +325,11 @@ class _Run:
             self._evaluate("during", self.cursor.visit + 1)
             self.cursor.evaluated = done
 
-    def _evaluate(self, phase: Phase, visit: int) -> None:
-        """Evaluate all tasks; nothing is written if a stop is asked for on the way."""
+    def _evaluate(self, phase: Phase, visit: int, only: Task | None = None) -> None:
+        """Evaluate all tasks, or one; nothing is written if a stop is asked for on the way."""
         clock = time.monotonic()
         evaluator = Evaluator(self.learner, self.sequence.tasks, self.config.evaluation)
-        rows = evaluator.rows(phase, visit, self.signals.check)
+        rows = evaluator.rows(phase, visit, self.signals.check, only)
         self.cursor.evaluating += time.monotonic() - clock
         means: dict[str, float] = {}
         score = self.learner.score

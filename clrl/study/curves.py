@@ -67,7 +67,8 @@ def run_curve(rows: Rows, task: str) -> list[Point]:
 def visit_curve(rows: Rows, task: str, visit: int) -> list[Point]:
     """Return a task's curve over one visit, t in steps since it began.
 
-    The first point, at 0, is the evaluation that closed the visit before, or row 0.
+    The first point, at 0, is the evaluation that closed the visit before, or row 0; with a method
+    that made a sub-network for the task only then, the one after it began.
 
     Args:
         rows: the records of `evaluations.jsonl`.
@@ -93,7 +94,7 @@ def visit_curve(rows: Rows, task: str, visit: int) -> list[Point]:
         )
     began, score = before[-1] if before else (0, None)
     own = [Point(step - began, score) for (v, _, step), score in moments if v == visit]
-    return [Point(0, score), *own]
+    return own if own and own[0].step == 0 else [Point(0, score), *own]
 
 
 def rescaled(curve: Curve, scale: Callable[[float], float | None]) -> list[Point]:

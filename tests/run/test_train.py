@@ -18,7 +18,9 @@ import numpy as np
 import pytest
 import torch
 
+from clrl.agents.a2c import A2C as A2CLearner
 from clrl.agents.learner import Learner
+from clrl.agents.ppo import PPO as PPOLearner
 from clrl.agents.supervised import Supervised
 from clrl.envs.toy import toy_sequence
 from clrl.method import Method
@@ -111,9 +113,6 @@ def die_at(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, call: int) ->
 
 
 def learner_class(agent: str) -> type[Learner]:
-    from clrl.agents.a2c import A2C as A2CLearner
-    from clrl.agents.ppo import PPO as PPOLearner
-
     if "supervised" in agent:
         return Supervised
     return PPOLearner if "ppo" in agent else A2CLearner
@@ -165,6 +164,36 @@ def test_killed_and_resumed_equals_never_stopped(
     assert_equal(result(run), never_stopped(agent, method))
     assert (run / "STATUS").read_text().strip() == "done"
     assert json.loads((run / "summary.json").read_text())["metrics"]["forgetting"] is not None
+
+
+@pytest.mark.parametrize("call", [1, 5])  # of the evaluator: as the first, and as the second begin
+@pytest.mark.parametrize("how", [Killed, Stopped])
+def test_a_sub_network_is_evaluated_as_it_begins_also_where_that_was_stopped(
+    call, how, tmp_path, monkeypatch
+):
+    config = write_config(tmp_path, method="{name: progressive}")
+    whole = result(train(config, tmp_path / "whole", toy_sequence(2)))
+    rows = [(row["visit"], row["phase"], row["task_evaluated"], row["step"]) for row in whole[2]]
+    step = 640  # of a visit: whole rollouts
+    assert [row for row in dict.fromkeys(rows) if row[3] in (0, step)] == [
+        (1, "during", "toy-a", 0),
+        (1, "end", "toy-a", step),
+        (2, "during", "toy-b", step),
+    ]
+
+    original, calls = PPOLearner.evaluate, iter(range(1, 100))
+
+    def stopping(*args: Any, **kwargs: Any) -> Any:
+        if next(calls) == call:
+            raise how(75)
+        return original(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PPOLearner, "evaluate", stopping)
+        with pytest.raises(how):
+            train(config, tmp_path / "runs", toy_sequence(2))
+    run = resume(tmp_path / "runs/toy/seed0", sequence=toy_sequence(2))
+    assert_equal(result(run), whole)
 
 
 def test_what_is_drawn_when_a_later_task_begins_is_drawn_alike_after_a_resume(

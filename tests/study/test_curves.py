@@ -69,6 +69,8 @@ def test_a_visit_curve_starts_at_0_with_what_closed_the_visit_before() -> None:
 def test_a_task_that_could_not_be_played_before_it_began_starts_with_a_gap() -> None:
     rows = [r for r in ROWS if r["task_evaluated"] == "A" or r["visit"] > 1]
     assert visit_curve(rows, "B", 2) == [(0, None), (48, 5), (112, 9)]
+    met = [*rows, *row("during", 2, 112, "B", 4.0)]  # as it began, with a sub-network made then
+    assert visit_curve(met, "B", 2) == [(0, 4), (48, 5), (112, 9)]
     never = [r for r in ROWS if r["phase"] != "start"]
     assert visit_curve(never, "A", 1) == [(0, None), (48, -10), (112, 2)]
 
