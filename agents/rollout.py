@@ -15,7 +15,7 @@ from clrl.agents.interleaved import Interleaved, shares
 from clrl.agents.learner import EvaluationRow, Learner, RunSettings
 from clrl.agents.play import play, sample
 from clrl.method import Method
-from clrl.types import Batch, ClrlError, NetSpec, StepResult, Task, VectorEnv
+from clrl.types import Batch, ClrlError, Episode, NetSpec, StepResult, Task, VectorEnv
 
 __all__ = ["GameTask", "OnPolicy", "RolloutBatch", "gae"]
 
@@ -98,6 +98,12 @@ class OnPolicy(Learner):
     def setup(self, method: Method, spec: NetSpec, settings: RunSettings) -> None:
         super().setup(method, spec, settings)
         shares(self.n_envs, len(method.mixture(spec.tasks)))  # refused now, not at a later visit
+        if method.max_envs is not None and self.n_envs > method.max_envs:
+            raise ClrlError(
+                f"agent.n_envs is {self.n_envs}: expected at most {method.max_envs}, as many as "
+                f"the method ({type(method).__name__}) can serve at once",
+                2,
+            )
         self._env: VectorEnv | None = None
         self._evaluation_envs: dict[tuple[int, int], VectorEnv] = {}  # by task and episodes
 
@@ -148,6 +154,17 @@ class OnPolicy(Learner):
         parts = zip(self.learned, self._shares(), strict=True)
         return torch.cat([self.method.route(task, n, training=training) for task, n in parts])
 
+    def _rerouted(self, route: Tensor, finished: Sequence[Episode]) -> Tensor:
+        """Return routes for the steps after one at which games finished."""
+        route, start = route.clone(), 0
+        for task, n in zip(self.learned, self._shares(), strict=True):
+            ended = [e._replace(env=e.env - start) for e in finished if 0 <= e.env - start < n]
+            if ended:
+                own = self.method.route(task, n, training=True, finished=ended)
+                route[start : start + n] = own
+            start += n
+        return route
+
     def update(self) -> dict[str, float]:
         self.net.train()
         batch = self.collect(self._route(training=True))
@@ -155,7 +172,9 @@ class OnPolicy(Learner):
         self.task_step += self.n_steps * self.n_envs
         self.method.observe(batch, self.task_progress)
         records = {"train/learning_rate": self.set_learning_rate()}
-        records |= self.learn(batch.flat())
+        flat = batch.flat()
+        records |= self.learn(flat)
+        self.latest = flat.x, flat.route
         if self._recent:
             records["rollout/return_mean"] = float(np.mean(self._recent))
         return records
@@ -168,7 +187,7 @@ class OnPolicy(Learner):
         route = self._route(training=False)
         while True:
             self.extra_steps += self.n_steps * self.n_envs
-            yield self.collect(route).flat()
+            yield self.collect(route, training=False).flat()
 
     def evaluate(
         self, task: Task, episodes: int, seed: int, tick: Callable[[], None] = lambda: None
@@ -214,15 +233,16 @@ class OnPolicy(Learner):
 
     # -------------------------------------------------------------------------------- rollout
 
-    def collect(self, route: Tensor) -> RolloutBatch:
+    def collect(self, route: Tensor, *, training: bool = True) -> RolloutBatch:
         """Play `n_steps` in every environment with routes (N,); return a (T, N, ...) batch.
 
-        Pixels and context are buffers that the next rollout overwrites: copy what must outlive it.
+        While `training`, the method may change a route where a game ends. Pixels and context are
+        buffers that the next rollout overwrites: copy what must outlive it.
         """
         with torch.no_grad(), self.autocast():  # one context: weights are cast once a rollout
-            return self._collect(route)
+            return self._collect(route, training)
 
-    def _collect(self, route: Tensor) -> RolloutBatch:
+    def _collect(self, route: Tensor, training: bool) -> RolloutBatch:
         env = self._env
         assert env is not None, "collect() outside a task: call begin_task first"
         size, device = (self.n_steps, self.n_envs), self.settings.device
@@ -230,8 +250,10 @@ class OnPolicy(Learner):
         action = torch.zeros(size, dtype=torch.long)
         done = torch.zeros(size, dtype=torch.bool)
         score = torch.full(size, torch.nan)
+        routes = torch.zeros(size, dtype=torch.long, device=device)
         on_device = route.to(device)
         for t in range(self.n_steps):
+            routes[t] = on_device
             self._x[t].copy_(torch.from_numpy(self._obs))
             context = self.net.context(self._x[t], on_device)
             self._contexts(context)[t] = context
@@ -251,11 +273,14 @@ class OnPolicy(Learner):
                 score[t, episode.env] = episode.return_
                 if episode.env in self._own:
                     self._recent.append(episode.return_)
+            if training and result.episodes:
+                route = self._rerouted(route, result.episodes)
+                on_device = route.to(device)
         last = self.net(torch.from_numpy(self._obs).to(device), on_device).value
         advantage = gae(reward, value, done, _value(last), self.gamma, self.gae_lambda)
         return RolloutBatch(
             x=self._x,
-            route=on_device.expand(size),
+            route=routes,
             score=score.to(device),
             context=self._context,
             action=action.to(device),

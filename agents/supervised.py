@@ -107,7 +107,12 @@ class Supervised(Learner):
 
     def make_optimizer(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
         if self.optimizer_name == "sgd":
-            return SGD(parameters, lr=self.learning_rate, momentum=self.momentum, fused=True)
+            sgd = SGD(parameters, lr=self.learning_rate, momentum=self.momentum, fused=True)
+            for p in sgd.param_groups[0]["params"] if self.momentum else ():
+                # the start it has anyway; but a fused step fails where some parameters, which had
+                # no gradient so far, have none and others do
+                sgd.state[p]["momentum_buffer"] = torch.zeros_like(p)
+            return sgd
         return Adam(parameters, lr=self.learning_rate, fused=True)
 
     # ------------------------------------------------------------------------- life of a task

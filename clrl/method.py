@@ -8,7 +8,7 @@ One run, seen from a method:
                                                           #    games of the tasks in `mixture`
         until the task's steps are spent:
             route = method.route(task, n, training=True)  # 4  before each rollout or batch
-            ... the learner collects a rollout or draws a batch ...
+            ... the learner collects a rollout (4 again where games finish) or draws a batch ...
             method.observe(batch, progress)               # 5  after it
             for each minibatch: gradient_step(...)        # 6  loss, 7 edit_gradients, 8 after_step
         method.end_task(task, data)                       # 3  data from the final policy
@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from clrl.nets.plain import PlainNet
-from clrl.types import Batch, LossFn, Net, NetSpec, Task, as_route
+from clrl.types import Batch, Episode, LossFn, Net, NetSpec, Task, as_route
 
 __all__ = ["Method"]
 
@@ -43,6 +43,11 @@ class Method:
     def net(self) -> Net:
         """The net made by `build`."""
         return self._net
+
+    @property
+    def max_envs(self) -> int | None:
+        """The most environments that can play at once; None: as many as are wanted."""
+        return None
 
     def build(self, spec: NetSpec) -> Net:
         """Make the net (hook 1). Called by the learner once, before anything is trained."""
@@ -65,11 +70,16 @@ class Method:
         needed; nothing is computed for a method that draws none.
         """
 
-    def route(self, task: Task, n: int, *, training: bool) -> Tensor:
+    def route(
+        self, task: Task, n: int, *, training: bool, finished: Sequence[Episode] = ()
+    ) -> Tensor:
         """Choose the sub-network of each of `n` samples (hook 4): (n,) long on the CPU.
 
-        Called by the learner before each rollout (one a environment) or batch, and by the
-        evaluator with `training=False`.
+        Called by the learner before each rollout (one an environment) or batch, and by the
+        evaluator with `training=False`. Within a rollout it is called again after each step at
+        which games of the task `finished` (`env` counts from 0 to n - 1), for the steps to come: a
+        sub-network that is to play whole games changes only there. What a route stands for must not
+        change before the rollout has been learned from.
         """
         return as_route(task, n)
 

@@ -20,5 +20,9 @@ REGISTRY: dict[str, tuple[str, str]] = {  # name: ("module:Class", what it is in
         "clrl.methods.progressive:Progressive",
         "progressive nets: a column a task, laterals from the frozen ones before it",
     ),
+    "pathnet": (
+        "clrl.methods.pathnet:PathNetMethod",
+        "PathNet: evolve a path through modules for each task, freeze what it uses",
+    ),
     "lwf": ("clrl.methods.lwf:LwF", "learning without forgetting: distil old heads on new inputs"),
 }

@@ -16,6 +16,8 @@ BODIES: dict[str, str] = {
     "a3c": "A3C's, small and fast: 16 8x8/4, 32 4x4/2 filters, 256 units",
     "pnn": "progressive nets' of 2016: 12 8x8/4, 12 4x4/2, 12 3x4/1 filters, 256 units",
     "mlp": "fully connected: 400, 400 units unless `hidden` says otherwise",
+    "pathnet_atari": "PathNet's of 2017, a module a layer: 8 8x8/4, 8 4x4/2, 8 3x3/1 filters, 50",
+    "pathnet_mlp": "PathNet's for pictures, a module a layer: 20, 20, 20 units",
     "vgg9": "for 32x32 pictures: pairs of 64, 128, 256 3x3 filters, pooled, 512 and 512 units",
     "vgg9_quarter": "vgg9 with a quarter of its filters and units: some ten times as fast",
 }
@@ -46,6 +48,10 @@ def body(name: str, hidden: Sequence[int] | None = None) -> tuple[LayerSpec, ...
         return (Conv(16, 8, 4), Conv(32, 4, 2), Linear(256))
     if name == "pnn":  # the third kernel is 3 high and 4 wide
         return (Conv(12, 8, 4), Conv(12, 4, 2), Conv(12, (3, 4), 1), Linear(256))
+    if name == "pathnet_atari":
+        return (Conv(8, 8, 4), Conv(8, 4, 2), Conv(8, 3, 1), Linear(50))
+    if name == "pathnet_mlp":
+        return (Linear(20),) * 3
     if name in ("vgg9", "vgg9_quarter"):
         part = 1 if name == "vgg9" else 4
         pairs = ((Conv(n // part, 3, padding=1),) * 2 + (MaxPool(2),) for n in (64, 128, 256))

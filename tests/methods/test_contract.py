@@ -34,7 +34,7 @@ LEARNERS: dict[str, dict[str, Any]] = {
 }
 SEQUENCE = toy_sequence(3)
 TEACH_OLD_HEADS = {"joint", "lwf"}  # while a later task is learned
-NEED_THE_TASK = {"progressive"}  # refuse scenarios that hide it
+NEED_THE_TASK = {"progressive", "pathnet"}  # refuse scenarios that hide it
 
 
 def named(registry: Any, name: str, **settings: Any) -> Any:

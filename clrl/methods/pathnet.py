@@ -1,0 +1,293 @@
+"""PathNet: paths through modules, found by evolution."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from clrl.method import Method
+from clrl.methods.evolution import Edges, active_modules, diversity
+from clrl.methods.tournaments import Asynchronous, Outcome, Population, Serial
+from clrl.nets.pathnet import Aggregate, PathNet, PathSettings
+from clrl.types import Batch, ClrlError, Episode, Net, NetSpec, Task, as_route
+
+__all__ = ["PathNetMethod"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class PathNetMethod(Method):
+    """Evolve the path that learns a task; freeze its modules, renew all others (Fernando 2017).
+
+    `h_l = sum over m in A_l of f(W_lm h_{l-1} + b_lm)`: see `nets.pathnet.PathNet`. A genotype is
+    an (L, N) table of modules; each element mutates with chance 1 / (N L), by one of -2, ..., 2.
+
+    Pictures: two genotypes at random are trained in turn, for `window` batches each; a mutated copy
+    of the one with the better accuracy overwrites the other. That is a generation.
+
+    Games: every environment plays a genotype. After `episodes` whole games it is worth their mean
+    raw return, and meets `tournament` others whose worth is known: if the best of them is worth at
+    least as much, a mutated copy of that one overwrites it. A path changes only where a game ends.
+    One not yet evaluated has no worth and never wins.
+
+    At a task's end the fittest path's modules are frozen, beside those of all tasks before; when
+    the next begins all others are drawn anew, with a new population, head and optimizer. Nothing is
+    ever forgotten; modules run out, and the task must be known. A visit to a task that has a path
+    trains its head alone.
+
+    Differs from the paper:
+    - environments step together and share one update, where workers had their own: rollouts are
+      learned from by the path that played, whatever has become of its genotype since;
+    - an optimizer moves the modules that samples of its minibatch used and no other: Adam's and
+      RMSProp's moments of the rest stand still, as if there had been no step;
+    - a genotype that has won keeps its worth until it is evaluated again;
+    - rivals are drawn among the evaluated; the paper draws among all, where one that is being
+      evaluated counts as a loser: the same but for how many are left;
+    - initial weights are scaled so that a sum of N modules starts like a layer (`scaled_init`);
+    - best is the last known worth; if no genotype was evaluated, that of the games played so far.
+    """
+
+    modules: int = 10
+    """M, modules of each layer: more leave room for more tasks and cost as much time."""
+    active: int = 4
+    """N, the most modules that a path uses in a layer (the paper's 4 for games, 3 for MNIST)."""
+    population: int = 64
+    """Genotypes, at least one for each environment (the paper's 64)."""
+    tournament: int = 3
+    """Games: how many others a genotype meets (B; pictures: one): more press harder."""
+    episodes: int = 1
+    """Games of an evaluation (T; the paper tried 1, 10, 50): more are surer, and slower."""
+    window: int = 50
+    """Pictures: batches of an evaluation."""
+    mutation: float | None = None
+    """Chance that an element mutates; null: the paper's 1 / (N L)."""
+    edges: Edges = "clamp"
+    """A mutation beyond the first or last module stops there, or comes in at the other (`wrap`)."""
+    aggregate: Aggregate = "sum"
+    """What the next layer gets of the active modules: their sum, as in the paper, or `mean`."""
+    aggregate_last: Aggregate = "sum"
+    """The same for the heads (the paper's MNIST is said to have the mean)."""
+    keep_frozen_active: bool | None = None
+    """Frozen modules are in every later path; null: as in the paper for games, not for pictures."""
+    init: Literal["scaled", "plain"] = "scaled"
+    """Start sums of modules as large as a plain layer; `plain`: modules (sums then grow)."""
+
+    _COLUMNS: ClassVar[tuple[str, ...]] = (  # of the history, a row a generation
+        "visit",
+        "seen",  # games finished, or batches, in the visit
+        "winner",  # fitness of the tournament's winner
+        "measured",  # mean of what was measured for it
+        "best",  # of the population
+        "mean",  # of those whose fitness is known
+        "diversity",
+    )
+
+    def __post_init__(self) -> None:
+        for name in ("modules", "active", "tournament", "episodes", "window"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: expected 1 or more")
+        if self.active > self.modules:
+            raise ValueError(
+                f"active is {self.active}: expected at most as many as modules, {self.modules}"
+            )
+        if self.population <= self.tournament:
+            raise ValueError(
+                f"population is {self.population}: expected more than tournament, "
+                f"{self.tournament}: a genotype meets as many others"
+            )
+        if self.mutation is not None and not 0 <= self.mutation <= 1:
+            raise ValueError(f"mutation is {self.mutation}: expected a chance from 0 to 1, or null")
+
+    # ------------------------------------------------------------------------------------ hooks
+
+    def build(self, spec: NetSpec) -> Net:
+        """Make a net without a path for any task yet.
+
+        Raises:
+            ClrlError: (exit 2) the task is not known when the net is used, or the body is no chain
+                of layers.
+        """
+        if not spec.masks:
+            raise ClrlError(
+                "PathNet chooses a path by the task, which this scenario hides: use "
+                "sequence.scenario=task, or another method",
+                2,
+            )
+        settings = PathSettings(
+            self.modules, self.active, self.aggregate, self.aggregate_last, self.init == "scaled"
+        )
+        self._net = self._paths = PathNet(spec, settings)
+        self._games = spec.has_value
+        keep = self.keep_frozen_active
+        self._keeps = self._games if keep is None else keep
+        self._generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
+        self._begun: list[int] = []  # task ids, one a visit
+        self._evolves = False
+        self._seen = 0
+        self._history: list[tuple[float, ...]] = []
+        self._winners: dict[int, Tensor] = {}  # by visit, from 1: (L, N) genotypes
+        self._frozen_after: dict[int, Tensor] = {}  # by visit: (L, M)
+        self._make_population()
+        return self._paths
+
+    @property
+    def max_envs(self) -> int:
+        return self.population
+
+    def begin_task(self, task: Task) -> None:
+        self._evolves = task.id not in self._begun
+        if self._evolves:
+            if self._begun:
+                self._warn_if_full(task)
+                self._paths.renew()
+            self._make_population()
+            self._seen = 0
+        self._begun.append(task.id)
+        self._paths.train_only(task, modules=self._evolves)
+        self._show_paths()
+
+    def end_task(self, task: Task, data: Iterator[Batch]) -> None:
+        if self._evolves:
+            self._show_paths()
+            best = self._pool.genotypes[self._tournaments.best()]
+            self._winners[len(self._begun)] = best.clone()
+            self._paths.freeze(active_modules(best, self.modules))
+            self._evolves = False
+        self._frozen_after[len(self._begun)] = self._paths.frozen.cpu().clone()
+
+    def route(
+        self, task: Task, n: int, *, training: bool, finished: Sequence[Episode] = ()
+    ) -> Tensor:
+        if not training or not self._evolves:
+            return as_route(task, n)
+        if isinstance(self._tournaments, Serial):
+            return torch.full((n,), self._row_of[self._tournaments.current])
+        if not finished:
+            self._show_population()  # rows that the last rollout's steps needed go
+            if len(self._tournaments.holds) != n:
+                self._tournaments.assign(n)
+        for episode in finished:
+            self._seen += 1
+            outcome = self._tournaments.finished(episode.env, episode.return_)
+            if outcome is not None:
+                self._note(outcome)
+                if outcome.loser is not None:  # steps of this rollout keep the row it had
+                    active = self._active(self._pool.genotypes[outcome.loser])
+                    self._row_of[outcome.loser] = self._paths.add_row(active)
+        self._show_best()
+        return torch.tensor([self._row_of[g] for g in self._tournaments.holds])
+
+    def observe(self, batch: Batch, progress: float) -> None:
+        if not self._evolves or not isinstance(self._tournaments, Serial):
+            return
+        self._seen += 1
+        outcome = self._tournaments.saw(batch.score.mean(dtype=torch.float64))
+        if outcome is not None:
+            self._note(outcome)
+            self._show_paths()
+
+    # ------------------------------------------------------------------------------------ paths
+
+    def _make_population(self) -> None:
+        shape = (self.population, self._paths.n_layers, self.active)
+        rate = self.mutation
+        if rate is None:
+            rate = 1 / (self.active * self._paths.n_layers)
+        self._pool = Population(shape, self.modules, rate, self.edges, self._generator)
+        self._tournaments: Serial | Asynchronous
+        if self._games:
+            self._tournaments = Asynchronous(self._pool, self.episodes, self.tournament)
+        else:
+            self._tournaments = Serial(self._pool, self.window)
+
+    def _active(self, genotypes: Tensor) -> Tensor:
+        """Return (..., L, M) bool: what paths of the task being learned use."""
+        active = active_modules(genotypes, self.modules)
+        return active | self._paths.frozen.cpu() if self._keeps else active
+
+    def _show_paths(self) -> None:
+        """Bring the net's rows up to date: the population's, and this task's own."""
+        self._show_population()
+        self._show_best()
+
+    def _show_population(self) -> None:
+        self._paths.set_population(self._active(self._pool.genotypes))
+        n_tasks = len(self._paths.paths)
+        self._row_of = list(range(n_tasks, n_tasks + self.population))
+
+    def _show_best(self) -> None:
+        if self._evolves:
+            best = self._pool.genotypes[self._tournaments.best()]
+            self._paths.set_path(self._paths.spec.tasks[self._begun[-1]], self._active(best))
+
+    def _warn_if_full(self, task: Task) -> None:
+        full = [i for i, n in enumerate(self._paths.free, 1) if n == 0]
+        if full:
+            log.warning(
+                "no free module is left in layer %s of %d: %s can only reuse frozen ones there; "
+                "set a higher method.modules for as many tasks",
+                ", ".join(map(str, full)),
+                self._paths.n_layers,
+                task.name,
+            )
+
+    # ---------------------------------------------------------------------------------- records
+
+    def _note(self, outcome: Outcome) -> None:
+        known = self._pool.fitness[~self._pool.fitness.isnan()]
+        best, mean = float(known.max()), float(known.mean())
+        spread = diversity(self._pool.genotypes, self.modules)
+        where = (len(self._begun), self._seen)
+        self._history.append((*where, outcome.winner, outcome.mean, best, mean, spread))
+
+    def records(self) -> dict[str, float]:
+        """Return the last generation's figures, how many there were, and modules left to learn."""
+        own = [row for row in self._history if row[0] == len(self._begun)]
+        figures = dict(zip(self._COLUMNS, own[-1], strict=True)) if own else {}
+        free = {f"free_modules_{i}": float(n) for i, n in enumerate(self._paths.free, 1)}
+        return {
+            "generations": float(len(own)),
+            "evaluated": float((~self._pool.fitness.isnan()).sum()),
+            **{f"fitness_{k}": figures[k] for k in ("winner", "best", "mean") if k in figures},
+            **{k: figures[k] for k in ("diversity",) if k in figures},
+            **free,
+        }
+
+    # ------------------------------------------------------------------------------------ state
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the evolution's state; for each visit its winner and what was frozen after it.
+
+        `history` has a row a generation, with the columns that `history_columns` names.
+        """
+        rows = torch.tensor(self._history, dtype=torch.float64)
+        return {
+            "evolves": self._evolves,
+            "seen": self._seen,
+            "generator": self._generator.get_state(),
+            "population": self._pool.state_dict(),
+            "tournaments": self._tournaments.state_dict(),
+            "winners": dict(self._winners),
+            "frozen_after": dict(self._frozen_after),
+            "history": rows.reshape(-1, len(self._COLUMNS)),
+            "history_columns": list(self._COLUMNS),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._evolves, self._seen = state["evolves"], state["seen"]
+        self._generator.set_state(state["generator"])
+        self._pool.load_state_dict(state["population"])
+        self._tournaments.load_state_dict(state["tournaments"])
+        self._winners = dict(state["winners"])
+        self._frozen_after = dict(state["frozen_after"])
+        self._history = [tuple(row) for row in state["history"].tolist()]
+        if self._begun:
+            task = self._paths.spec.tasks[self._begun[-1]]
+            self._paths.train_only(task, modules=task.id not in self._begun[:-1])
+        self._show_paths()

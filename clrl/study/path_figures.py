@@ -1,0 +1,97 @@
+"""Drawings of `clrl.study.paths`, in the manner of `clrl.study.figures`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from clrl.study.figures import (
+    COLORS,
+    MARKERS,
+    _by_layer,
+    _name_lines,
+    _panels,
+    overlap_matrix_figure,
+)
+from clrl.study.paths import Paths
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["evolution_figure", "frozen_figure", "module_overlap_figure", "paths_figure"]
+
+KINDS = (  # of modules in one visit: name, colour, marker, its size, its sign
+    ("free", "#999999", ".", 10, "\u00b7"),
+    ("frozen, unused", "#999999", "s", 60, "\u25a0"),
+    ("reused", COLORS[1], "D", 55, "\u25c6"),
+    ("new", COLORS[0], "s", 60, "\u25a0"),
+)
+
+
+def paths_figure(paths: Paths) -> Figure:
+    """Draw each visit's path through the modules, a row a layer, the input at the bottom."""
+    n_layers, n_modules = paths.active.shape[1:]
+    size = {"width": 0.9 + 0.24 * n_modules, "height": 1.2 + 0.34 * n_layers}
+    figure, panels = _panels(len(paths.visits), **size, share=True)
+    for axes, name, active, frozen in zip(
+        panels, paths.visits, paths.active, paths.frozen, strict=True
+    ):
+        kind = np.where(active, np.where(frozen, 2, 3), frozen.astype(int))
+        for k, (label, color, marker, area, _) in enumerate(KINDS):
+            layer, module = np.nonzero(kind == k)
+            axes.scatter(
+                module + 1, layer + 1, s=area, c=color, marker=marker, label=label, linewidths=0
+            )
+        axes.set(title=name, xlabel="module", xlim=(0.3, n_modules + 0.7))
+        axes.set_xticks(range(1, n_modules + 1, 3))
+        axes.set_yticks(range(1, n_layers + 1))
+        axes.set_ylim(0.4, n_layers + 0.6)
+    panels[0].set_ylabel("layer")
+    for k, (label, color, _, _, sign) in enumerate(KINDS):
+        panels[-1].annotate(
+            f"{sign} {label}",
+            (1.03, 0.95 - 0.14 * k),
+            xycoords="axes fraction",
+            color=color,
+            va="top",
+            annotation_clip=False,
+        )
+    return figure
+
+
+def module_overlap_figure(paths: Paths) -> Figure:
+    """Draw which share of their modules visits' paths have in common, a panel a layer."""
+    names = [f"{k} {name}" for k, name in enumerate(paths.visits, 1)]
+    figure = overlap_matrix_figure(paths.overlap(), names)
+    figure.axes[-1].set_ylabel("share in common")  # the colour bar's
+    return figure
+
+
+def frozen_figure(paths: Paths) -> Figure:
+    """Draw by layer which share of modules is frozen, a line for each visit's end."""
+    figure, axes = _by_layer(paths.frozen_share())
+    axes.set(ylabel="share of modules frozen", ylim=(-0.02, 1.02))
+    _name_lines(axes)
+    return figure
+
+
+def evolution_figure(paths: Paths) -> Figure:
+    """Draw over generations the population's mean fitness and its diversity, a line a visit."""
+    figure, panels = _panels(2, width=4.2, height=3.0, share=False)
+    labels = {"mean": "mean fitness of the population", "diversity": "diversity of paths"}
+    for axes, (column, label) in zip(panels, labels.items(), strict=True):
+        for i, (name, evolution) in enumerate(zip(paths.visits, paths.evolution, strict=True)):
+            y = getattr(evolution, column)
+            axes.plot(
+                range(1, len(y) + 1),
+                y,
+                color=COLORS[i % len(COLORS)],
+                marker=MARKERS[i % len(MARKERS)],
+                markevery=max(1, len(y) // 8),
+                label=name,
+            )
+        axes.set(xlabel="generation", ylabel=label)
+        _name_lines(axes)
+    panels[1].set_ylim(-0.02, 1.02)
+    return figure

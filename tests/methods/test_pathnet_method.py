@@ -1,0 +1,486 @@
+"""PathNet in learners: paths that play whole games, what is kept, renewed, refused and resumed."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from clrl.agents.a2c import A2C
+from clrl.agents.learner import Learner, RunSettings
+from clrl.agents.ppo import PPO
+from clrl.agents.statistics import policy_terms
+from clrl.agents.supervised import Supervised
+from clrl.envs.toy import toy_sequence
+from clrl.methods.evolution import active_modules
+from clrl.methods.pathnet import PathNetMethod
+from clrl.run import checkpoint
+from clrl.run.config import load_config
+from clrl.run.records import read_records
+from clrl.run.train import resume, train
+from clrl.types import ClrlError, Conv, Linear, NetSpec
+
+SEQUENCE = toy_sequence(3)
+SMALL_PPO = {"n_envs": 4, "n_steps": 16, "batch_size": 32, "learning_rate": 3e-3}
+LEARNERS: dict[str, Any] = {
+    "ppo, adam": lambda: PPO(**SMALL_PPO),
+    "a2c, rmsprop": lambda: A2C(n_envs=4, n_steps=16),
+    "supervised, adam": lambda: Supervised(batch_size=16),
+    "supervised, momentum": lambda: Supervised(
+        batch_size=16, optimizer_name="sgd", momentum=0.9, learning_rate=2e-3
+    ),
+}
+GAMES = ["ppo, adam", "a2c, rmsprop"]
+BODY = (Conv(4, 4, 2), Linear(12))
+SMALL = {"modules": 6, "active": 2, "population": 8, "window": 3, "mutation": 0.5}
+
+
+def learner_with(agent: str = "ppo, adam", seed: int = 0, **method: Any) -> Learner:
+    torch.manual_seed(seed)
+    learner: Learner = LEARNERS[agent]()
+    has_value = learner.kind == "rl"
+    spec = NetSpec((2, 12, 12), BODY, SEQUENCE.tasks, has_value=has_value)
+    settings = RunSettings(seed, 640, 3, torch.device("cpu"))
+    learner.setup(PathNetMethod(**(SMALL | method)), spec, settings)
+    return learner
+
+
+def learn(learner: Learner, task: int, updates: int = 4) -> None:
+    learner.begin_task(SEQUENCE.tasks[task])
+    for _ in range(updates):
+        learner.update()
+    learner.end_task()
+
+
+def outputs(learner: Learner, task: int) -> list[Tensor]:
+    found = []
+    for n in (8, 64):
+        draw = torch.Generator().manual_seed(1)
+        x = torch.randint(0, 256, (n, 2, 12, 12), dtype=torch.uint8, generator=draw)
+        with torch.no_grad():
+            output = learner.net(x, torch.full((n,), task))
+        found += [output.logits] if output.value is None else list(output)
+    return found
+
+
+def all_equal(ours: list[Tensor], theirs: list[Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def module_weights(learner: Learner) -> dict[tuple[int, int], Tensor]:
+    return {
+        (i, m): module.weight.detach().clone()
+        for i, layer in enumerate(learner.net.layers)
+        for m, module in enumerate(layer)
+    }
+
+
+# -------------------------------------------------------------------------- what tasks leave behind
+
+
+@pytest.mark.parametrize("keep", [True, False])
+@pytest.mark.parametrize("agent", LEARNERS)
+def test_earlier_tasks_outputs_stay_the_same_bit_for_bit(agent, keep):
+    learner = learner_with(agent, keep_frozen_active=keep)
+    kept = []
+    for task in range(3):
+        learn(learner, task)
+        kept.append(outputs(learner, task))
+        for earlier in range(task + 1):
+            assert all_equal(outputs(learner, earlier), kept[earlier]), earlier
+    learn(learner, 0)  # its head learns; the others see nothing of it
+    assert not all_equal(outputs(learner, 0), kept[0])
+    assert all_equal(outputs(learner, 1) + outputs(learner, 2), kept[1] + kept[2])
+
+
+@pytest.mark.parametrize("agent", LEARNERS)
+def test_frozen_modules_stay_bit_for_bit_and_are_in_no_optimizer(agent):
+    learner = learner_with(agent, keep_frozen_active=True)
+    learn(learner, 0)
+    for task in (1, 2):
+        frozen = learner.net.frozen.clone()
+        before = module_weights(learner)
+        learner.begin_task(SEQUENCE.tasks[task])
+        held = {id(p) for group in learner.optimizer.param_groups for p in group["params"]}
+        trained = set()
+        for _ in range(4):
+            learner.update()
+            trained |= {n for n, p in learner.net.named_parameters() if p.grad is not None}
+        learner.end_task()
+        for (i, m), w in module_weights(learner).items():
+            module = learner.net.layers[i][m]
+            if frozen[i, m]:
+                assert torch.equal(w, before[i, m])
+                assert not {id(module.weight), id(module.bias)} & held
+                assert f"layers.{i}.{m}.weight" not in trained
+            else:
+                assert not torch.equal(w, before[i, m])  # learned, or at least drawn anew
+        assert any(name.startswith("layers.") for name in trained)
+
+
+@pytest.mark.parametrize("agent", ["ppo, adam", "supervised, adam"])
+def test_what_is_frozen_is_the_union_of_the_winners_over_three_tasks(agent):
+    learner = learner_with(agent, modules=20)
+    union = torch.zeros(2, 20, dtype=torch.bool)
+    for task in range(3):
+        learn(learner, task, updates=6)
+        winner = learner.method.state_dict()["winners"][task + 1]
+        assert torch.equal(learner.net.paths[task], active_modules(winner, 20) | union) or (
+            torch.equal(learner.net.paths[task], active_modules(winner, 20))
+            and agent.startswith("supervised")
+        )
+        union |= active_modules(winner, 20)
+        assert torch.equal(learner.net.frozen, union)
+        assert torch.equal(learner.method.state_dict()["frozen_after"][task + 1], union)
+    assert int(union.sum()) > 8  # two tasks' paths have at most 8 modules: the third's are in it
+    assert learner.net.free == (20 - union.sum(1)).tolist()
+
+
+def test_all_that_is_not_frozen_is_drawn_afresh_for_the_next_task():
+    learner = learner_with()
+    initial = module_weights(learner)
+    learn(learner, 0)
+    learned, population = module_weights(learner), learner.method.state_dict()["population"]
+    learner.begin_task(SEQUENCE.tasks[1])
+    for place, w in module_weights(learner).items():
+        frozen = bool(learner.net.frozen[place])
+        assert torch.equal(w, learned[place]) is frozen
+        assert not torch.equal(w, initial[place])
+    assert not learner.optimizer.state
+    again = learner.method.state_dict()["population"]
+    assert not torch.equal(population["genotypes"], again["genotypes"])
+    assert bool(again["fitness"].isnan().all())
+
+
+@pytest.mark.parametrize(("agent", "kept"), [("ppo, adam", True), ("supervised, adam", False)])
+def test_frozen_modules_are_in_all_later_paths_of_games_and_not_of_pictures(agent, kept):
+    for choice, expected in ((None, kept), (True, True), (False, False)):
+        learner = learner_with(agent, keep_frozen_active=choice)
+        learn(learner, 0)
+        learner.begin_task(SEQUENCE.tasks[1])
+        rows = learner.net.rows[3:]
+        assert len(rows) == 8
+        assert bool((rows | ~learner.net.frozen).all()) is expected
+        if not expected:  # at most N distinct modules a layer
+            assert int(rows.sum(-1).max()) <= 2
+
+
+def test_a_task_without_free_modules_warns_before_it_starts(caplog):
+    learner = learner_with(modules=2, active=2, keep_frozen_active=False)
+    for task in range(2):
+        with caplog.at_level(logging.WARNING):
+            learner.begin_task(SEQUENCE.tasks[task])
+        full = [i for i, n in enumerate(learner.net.free, 1) if n == 0]
+        if task == 0:
+            assert not caplog.records
+            learner.net.freeze(torch.tensor([[1, 1], [1, 0]]).bool())  # the first layer, say
+            learner.end_task()
+    assert full
+    message = caplog.records[0].getMessage()
+    assert message.startswith("no free module is left in layer 1")
+    assert "toy-b can only reuse frozen ones there" in message
+    learner.update()  # it goes on with what there is
+    assert learner.method.records()["free_modules_1"] == 0.0
+
+
+def test_another_visit_trains_the_head_alone():
+    learner = learner_with()
+    learn(learner, 0)
+    learn(learner, 1)
+    before, path = module_weights(learner), learner.net.paths[0].clone()
+    learner.begin_task(SEQUENCE.tasks[0])
+    head = learner.net.heads.policy[0].weight.detach().clone()
+    batch = learner.collect(learner._route(training=True))
+    assert set(batch.route.flatten().tolist()) == {0}
+    learner.update()
+    learner.end_task()
+    assert not torch.equal(head, learner.net.heads.policy[0].weight)
+    assert all(torch.equal(w, before[place]) for place, w in module_weights(learner).items())
+    assert torch.equal(path, learner.net.paths[0])
+    learn(learner, 2)  # and evolution goes on after it
+    assert set(learner.method.state_dict()["winners"]) == {1, 2, 4}
+
+
+# ---------------------------------------------------------------------------------------- games
+
+
+class Watched(PathNetMethod):
+    """Writes down what each environment played, by step, and what was told of finished games."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.told: list[tuple[int, float]] = []
+        self.played: list[Tensor] = []
+        self.scores: list[Tensor] = []
+
+    def route(self, task, n, *, training, finished=()):
+        self.told += [(e.env, e.return_) for e in finished]
+        return super().route(task, n, training=training, finished=finished)
+
+    def observe(self, batch, progress):
+        super().observe(batch, progress)
+        if batch.score.dim() == 2:
+            self.played.append(self._paths.rows[batch.route])
+            self.scores.append(batch.score)
+
+
+@pytest.mark.parametrize("population", [4, 9])
+@pytest.mark.parametrize("agent", GAMES)
+def test_a_path_changes_only_where_a_game_ends_also_within_a_rollout(agent, population):
+    torch.manual_seed(0)
+    learner = LEARNERS[agent]()
+    spec = NetSpec((2, 12, 12), BODY, SEQUENCE.tasks)
+    method = Watched(**(SMALL | {"population": population, "episodes": 2}))
+    learner.setup(method, spec, RunSettings(0, 640, 3, torch.device("cpu")))
+    learner.begin_task(SEQUENCE.tasks[0])
+    for _ in range(20):
+        learner.update()
+    played = torch.cat(method.played).flatten(2)  # (T, N, L * M)
+    ended = ~torch.cat(method.scores).isnan()
+    changed = (played[1:] != played[:-1]).any(-1)
+    assert not bool((changed & ~ended[:-1]).any())
+    within = torch.ones(len(changed), dtype=torch.bool)
+    within[learner.n_steps - 1 :: learner.n_steps] = False  # between two rollouts
+    assert int(changed[within].sum()) > 5
+    # fitness: of each environment's games in turn, two belong to an evaluation
+    scores = torch.cat(method.scores)
+    for env in range(4):
+        own = scores[:, env][~scores[:, env].isnan()].tolist()
+        assert [r for e, r in method.told if e == env] == own
+    pairs = [
+        (scores[:, e][~scores[:, e].isnan()][: 2 * k], k)
+        for e in range(4)
+        for k in [int(ended[:, e].sum()) // 2]
+    ]
+    means = sorted(float(x) for own, k in pairs for x in own.reshape(k, 2).mean(1))
+    column = list(method.state_dict()["history_columns"]).index("measured")
+    found = sorted(method.state_dict()["history"][:, column].tolist())
+    assert found == pytest.approx(means)
+
+
+@pytest.mark.parametrize("agent", GAMES)
+def test_before_the_first_update_the_ratio_is_1_for_every_path(agent):
+    learner = learner_with(agent, population=4)
+    for task in (0, 1):
+        learner.begin_task(SEQUENCE.tasks[task])
+        for _ in range(3):
+            learner.update()
+        batch = learner.collect(learner._route(training=True))
+        assert len(set(batch.route.flatten().tolist())) > 4  # some have changed on the way
+        with torch.no_grad():
+            for t in range(learner.n_steps):  # as the environments met it: bit for bit
+                logits = learner.net(batch.x[t], batch.route[t]).logits
+                assert torch.equal(policy_terms(logits, batch.action[t])[0], batch.logp[t])
+            flat = batch.flat()
+            for row in sorted(set(flat.route.tolist())):  # as minibatches do: to rounding
+                one = flat[(flat.route == row).nonzero().squeeze(-1)]
+                logp, _ = policy_terms(learner.net(one.x, one.route).logits, one.action)
+                assert float(((logp - one.logp).exp() - 1).abs().max()) < 1e-6
+            wrong = learner.net(flat.x, flat.route.roll(1)).logits
+            assert float((policy_terms(wrong, flat.action)[0] - flat.logp).abs().max()) > 1e-4
+        learner.end_task()
+
+
+def test_evaluations_and_the_final_policy_play_the_best_path():
+    learner = learner_with(population=4)
+    learner.begin_task(SEQUENCE.tasks[0])
+    for _ in range(6):
+        learner.update()
+        pool = learner.method.state_dict()["population"]
+        known = pool["fitness"].nan_to_num(nan=-torch.inf)
+        best = active_modules(pool["genotypes"][known.argmax()], 6)
+        assert torch.equal(learner.net.paths[0], best)
+    assert learner.method.route(SEQUENCE.tasks[0], 3, training=False).tolist() == [0, 0, 0]
+    data = learner._fresh_data()
+    for _ in range(3):
+        assert set(next(data).route.tolist()) == {0}
+
+
+# ------------------------------------------------------------------------------------- pictures
+
+
+def test_pictures_are_learned_by_one_path_for_a_window_each():
+    learner = learner_with("supervised, adam", window=7)
+    learner.begin_task(SEQUENCE.tasks[0])
+    seen = []
+    observe = learner.method.observe
+
+    def watching(batch, progress):
+        assert len(set(batch.route.tolist())) == 1
+        path = learner.net.rows[int(batch.route[0])].clone()
+        seen.append((path, float(batch.score.mean())))
+        observe(batch, progress)
+
+    learner.method.observe = watching
+    for _ in range(7):  # 70 batches: ten windows, five generations
+        learner.update()
+    state = learner.method.state_dict()
+    history = dict(zip(state["history_columns"], state["history"].T.tolist(), strict=True))
+    assert history["seen"] == [14, 28, 42, 56, 70]
+    assert history["visit"] == [1.0] * 5
+    for generation in range(5):
+        windows = [seen[7 * k : 7 * (k + 1)] for k in (2 * generation, 2 * generation + 1)]
+        assert all(torch.equal(path, w[0][0]) for w in windows for path, _ in w)
+        worth = [sum(score for _, score in w) / 7 for w in windows]
+        assert history["winner"][generation] == pytest.approx(max(worth))
+        assert history["measured"][generation] == pytest.approx(sum(worth) / 2)
+    records = learner.method.records()
+    assert records["generations"] == 5
+    assert records["fitness_winner"] == history["winner"][-1]
+    assert records["fitness_best"] == pytest.approx(max(history["winner"]), abs=0.5)
+
+
+# ------------------------------------------------------------------------- the same, and resumed
+
+
+@pytest.mark.parametrize("agent", ["ppo, adam", "supervised, adam"])
+def test_the_same_seed_gives_the_same_evolution_and_another_one_another(agent):
+    def state(seed: int) -> dict[str, Any]:
+        learner = learner_with(agent, seed)
+        learn(learner, 0)
+        return learner.method.state_dict()
+
+    first, again, other = state(0), state(0), state(1)
+    assert torch.equal(first["history"], again["history"])
+    assert len(first["history"])
+    assert torch.equal(first["winners"][1], again["winners"][1])
+    assert torch.equal(first["population"]["genotypes"], again["population"]["genotypes"])
+    assert not torch.equal(first["population"]["genotypes"], other["population"]["genotypes"])
+
+
+@pytest.mark.parametrize("agent", LEARNERS)
+def test_a_state_taken_in_a_tournament_goes_on_the_same(agent):
+    first = learner_with(agent, episodes=3, window=7)
+    learn(first, 0)
+    first.begin_task(SEQUENCE.tasks[1])
+    for _ in range(3):
+        first.update()
+    state = first.method.state_dict()["tournaments"]
+    assert any(state["games"]) if "games" in state else state["batches"] % 7
+    second = learner_with(agent, episodes=3, window=7)
+    second.load_state_dict(copy.deepcopy(first.state_dict()), SEQUENCE.tasks)
+    for _ in range(6):
+        assert first.update() == second.update()
+    first.end_task()
+    second.end_task()
+    ours, theirs = first.method.state_dict(), second.method.state_dict()
+    assert torch.equal(ours["history"], theirs["history"])
+    assert torch.equal(ours["winners"][2], theirs["winners"][2])
+    for (name, a), b in zip(
+        first.net.state_dict().items(), second.net.state_dict().values(), strict=True
+    ):
+        assert torch.equal(a, b), name
+
+
+CONFIG = """
+name: toy
+sequence: {tasks: [Freeway, Breakout], steps: 128}
+agent: AGENT
+method: {name: pathnet, modules: 6, active: 2, population: 8, window: 7, tournament: 2}
+net: {body: mlp, hidden: [12, 8]}
+evaluation: {every: 64, episodes: 2}
+checkpoint: {every: 64}
+threads: 1
+device: cpu
+"""
+AGENTS = {
+    "ppo": "{name: ppo, n_envs: 4, n_steps: 16, batch_size: 32, n_epochs: 2}",
+    "supervised": "{name: supervised, batch_size: 8}",
+}
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL."""
+
+
+def left_by(run: Path) -> tuple[dict[str, Any], list[Any]]:
+    found = checkpoint.load_latest(run / "checkpoints")
+    assert found is not None
+    return found.state["learner"], read_records(run / "evaluations.jsonl")[0]
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_three_tasks_killed_and_resumed_are_as_if_never_stopped(agent, tmp_path, monkeypatch):
+    path = tmp_path / "toy.yaml"
+    path.write_text(CONFIG.replace("AGENT", AGENTS[agent]))
+    config = load_config(path)
+    whole = train(config, tmp_path / "whole", toy_sequence(3))
+    cls = {"ppo": PPO, "supervised": Supervised}[agent]
+    with monkeypatch.context() as patch:
+        update = cls.update
+
+        def dying(self: Learner) -> dict[str, float]:
+            if len(self.begun) == 3 and self.task_step >= 64:
+                raise Killed
+            return update(self)
+
+        patch.setattr(cls, "update", dying)
+        with pytest.raises(Killed):
+            train(config, tmp_path / "killed", toy_sequence(3))
+    killed = resume(tmp_path / "killed/toy/seed0", sequence=toy_sequence(3))
+    (ours, rows), (theirs, whole_rows) = left_by(killed), left_by(whole)
+    assert rows == whole_rows
+    for name, w in ours["net"].items():
+        assert torch.equal(w, theirs["net"][name]), name
+    assert torch.equal(ours["method"]["history"], theirs["method"]["history"])
+    assert len(ours["method"]["history"]) > 3
+    for visit, winner in ours["method"]["winners"].items():
+        assert torch.equal(winner, theirs["method"]["winners"][visit])
+    assert set(ours["method"]["winners"]) == {1, 2, 3}
+    records = read_records(killed / "metrics.jsonl")[0]
+    assert "method/free_modules_1" in records[-1]
+    unseen = [r for r in rows if r["phase"] == "start" or r["task_evaluated"] == "toy-c"]
+    assert {r["visit"] for r in unseen} == {3}  # no path, no score
+
+
+# ------------------------------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"active": 7, "modules": 6}, "active is 7: expected at most as many as modules, 6"),
+        ({"population": 3, "tournament": 3}, "population is 3: expected more than tournament, 3"),
+        ({"population": 1, "tournament": 1}, "population is 1: expected more than tournament, 1"),
+        ({"episodes": 0}, "episodes is 0: expected 1 or more"),
+        ({"mutation": 1.5}, r"mutation is 1.5: expected a chance from 0 to 1"),
+    ],
+)
+def test_settings_out_of_range_are_named(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        PathNetMethod(**wrong)
+
+
+def test_a_configuration_with_them_is_refused(tmp_path):
+    path = tmp_path / "toy.yaml"
+    path.write_text(CONFIG.replace("AGENT", AGENTS["ppo"]).replace("active: 2", "active: 7"))
+    with pytest.raises(ClrlError, match=r"method.active is 7: expected at most") as caught:
+        load_config(path)
+    assert caught.value.exit_code == 2
+
+
+def test_more_environments_than_genotypes_are_refused_before_anything_begins():
+    learner = PPO(n_envs=9, n_steps=8, batch_size=36)
+    spec = NetSpec((2, 12, 12), BODY, SEQUENCE.tasks)
+    with pytest.raises(ClrlError, match=r"agent.n_envs is 9: expected at most 8") as caught:
+        learner.setup(PathNetMethod(**SMALL), spec, RunSettings(0, 1, 3, torch.device("cpu")))
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"masks": False, "shared_head": True}, r"choose.* a path by the task.*hides"),
+        ({"body": ()}, "no layer with weights"),
+    ],
+)
+def test_where_the_task_is_hidden_or_there_is_no_chain_it_is_refused(change, message):
+    spec = NetSpec(**({"input_shape": (2, 12, 12), "body": BODY, "tasks": SEQUENCE.tasks} | change))
+    with pytest.raises(ClrlError, match=message) as caught:
+        PathNetMethod().build(spec)
+    assert caught.value.exit_code == 2
