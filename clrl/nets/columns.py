@@ -79,14 +79,14 @@ def places_of(spec: NetSpec) -> tuple[Place, ...]:
             pools = []
         else:
             raise ClrlError(
-                f"layer {i + 1} of the body is {layer!r}: a column is made of a chain of Conv, "
+                f"layer {i + 1} of the body is {layer!r}: expected a chain of Conv, "
                 "MaxPool and Linear; choose another body or method",
                 2,
             )
     if not places:
         raise ClrlError(
-            "the body has no layer with weights: expected a chain of layers that a column can be "
-            "made of; choose another body or method",
+            "the body has no layer with weights: expected a chain of layers; choose "
+            "another body or method",
             2,
         )
     return (*places, Place(None, tuple(pools), shape[1:]))

@@ -61,7 +61,8 @@ def plasticity(net: Net, x: Tensor, route: Tensor) -> dict[str, float]:
     squares: dict[str, float] = {}
     for name, parameter in net.named_parameters():
         if parameter.requires_grad:
-            layer = name.rpartition(".")[0]
+            own = (layer for layer in features if name.startswith(f"{layer}."))
+            layer = next(own, name.rpartition(".")[0])  # of a head, its module
             pairs = (("weight_norm", parameter), ("gradient_norm", parameter.grad))
             for kind, tensor in pairs:
                 key = f"plasticity/{kind}/{layer}"

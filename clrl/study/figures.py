@@ -25,13 +25,16 @@ if TYPE_CHECKING:
     from clrl.study.sensitivity import Shares
 
 __all__ = [
+    "by_layer",
     "change_figure",
     "change_maps_figure",
     "histogram_figure",
+    "name_lines",
     "overlap_figure",
     "overlap_matrix_figure",
     "save",
     "shares_figure",
+    "side_by_side",
 ]
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -43,7 +46,7 @@ _NO_DATE: dict[str, dict[str, Any]] = {".svg": {"Date": None}, ".png": {"Softwar
 
 def histogram_figure(histograms: Mapping[str, Histogram]) -> Figure:
     """Draw importance histograms by method, side by side on the same axes (SPP, figure 6)."""
-    figure, panels = _panels(len(histograms), width=2.9, height=2.8, share=True)
+    figure, panels = side_by_side(len(histograms), width=2.9, height=2.8, share=True)
     for axes, (i, (name, shown)) in zip(panels, enumerate(histograms.items()), strict=True):
         axes.stairs(shown.share, shown.edges, fill=True, color=COLORS[i % len(COLORS)])
         axes.set_yscale("log")
@@ -55,9 +58,9 @@ def histogram_figure(histograms: Mapping[str, Histogram]) -> Figure:
 
 def overlap_figure(overlaps: Mapping[str, PerLayer]) -> Figure:
     """Draw by layer how alike two visits' importances are, a line a method (SPP, figure 7b)."""
-    figure, axes = _by_layer(overlaps)
+    figure, axes = by_layer(overlaps)
     axes.set(ylabel="overlap of importance", ylim=(-0.02, 1.02))
-    _name_lines(axes)
+    name_lines(axes)
     return figure
 
 
@@ -66,7 +69,7 @@ def change_figure(changes: Mapping[str, PerLayer]) -> Figure:
 
     The scale is logarithmic; where some layer did not move at all, below the least change linear.
     """
-    figure, axes = _by_layer(changes)
+    figure, axes = by_layer(changes)
     values = [v for change in changes.values() for v in change.values() if v is not None]
     least = min((v for v in values if v > 0), default=None)
     if least is not None and 0 in values:
@@ -75,7 +78,7 @@ def change_figure(changes: Mapping[str, PerLayer]) -> Figure:
     elif least is not None:
         axes.set_yscale("log")
     axes.set_ylabel("change$^2$ of a weight,\nweighted by importance")
-    _name_lines(axes)
+    name_lines(axes)
     return figure
 
 
@@ -89,7 +92,7 @@ def overlap_matrix_figure(
         visits: names of the rows and columns.
     """
     side = 1.3 + 0.45 * len(visits)
-    figure, panels = _panels(len(matrices), width=side, height=side + 0.3, share=True)
+    figure, panels = side_by_side(len(matrices), width=side, height=side + 0.3, share=True)
     for axes, (title, matrix) in zip(panels, matrices.items(), strict=True):
         values = np.array(matrix, dtype=float)  # None becomes NaN
         image = axes.imshow(values, vmin=0, vmax=1, cmap=MAP_COLORS)
@@ -112,7 +115,7 @@ def change_maps_figure(maps: ChangeMaps) -> Figure:
     Rows and columns are in the same order in both, the most important first: what is protected is
     the top left. Colours end at the 99th percentile, as a few weights far outdo the others.
     """
-    figure, panels = _panels(2, width=3.6, height=3.2, share=True)
+    figure, panels = side_by_side(2, width=3.6, height=3.2, share=True)
     rows, columns = (np.argsort(-maps.importance.sum(axis), kind="stable") for axis in (1, 0))
     shown = {"|change|": maps.change, "importance": maps.importance}
     for axes, (title, values) in zip(panels, shown.items(), strict=True):
@@ -135,7 +138,7 @@ def shares_figure(shares: Mapping[str, Shares]) -> Figure:
     stays empty.
     """
     widest = max(len(shown.layers) for shown in shares.values())
-    figure, panels = _panels(len(shares), width=2.2 + 0.6 * widest, height=3.0, share=False)
+    figure, panels = side_by_side(len(shares), width=2.2 + 0.6 * widest, height=3.0, share=False)
     for axes, (title, shown) in zip(panels, shares.items(), strict=True):
         share = np.nan_to_num(shown.share)
         tops = share.cumsum(1)
@@ -176,7 +179,7 @@ def save(figure: Figure, path: Path) -> None:
 # ------------------------------------------------------------------------------ shared by figures
 
 
-def _panels(n: int, width: float, height: float, share: bool) -> tuple[Figure, list[Axes]]:
+def side_by_side(n: int, width: float, height: float, share: bool) -> tuple[Figure, list[Axes]]:
     """Return a figure with n panels in a row, of pyplot's making none."""
     try:
         from matplotlib.figure import Figure
@@ -192,12 +195,12 @@ def _panels(n: int, width: float, height: float, share: bool) -> tuple[Figure, l
     return figure, panels
 
 
-def _by_layer(series: Mapping[str, PerLayer]) -> tuple[Figure, Axes]:
+def by_layer(series: Mapping[str, PerLayer]) -> tuple[Figure, Axes]:
     """Return a figure of a line a method over the layers, first to last, gaps where undefined."""
     layers = [
         name for name in dict.fromkeys(n for s in series.values() for n in s) if name != WHOLE
     ]
-    figure, (axes,) = _panels(1, 2.4 + 0.7 * len(layers), 3.2, share=False)
+    figure, (axes,) = side_by_side(1, 2.4 + 0.7 * len(layers), 3.2, share=False)
     for i, (name, values) in enumerate(series.items()):
         y = np.array([values.get(layer) for layer in layers], dtype=float)
         axes.plot(
@@ -214,7 +217,7 @@ def _by_layer(series: Mapping[str, PerLayer]) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _name_lines(axes: Axes) -> None:
+def name_lines(axes: Axes) -> None:
     """Write each line's name beside its end."""
     ends = []
     for line in axes.lines:

@@ -9,10 +9,10 @@ import numpy as np
 from clrl.study.figures import (
     COLORS,
     MARKERS,
-    _by_layer,
-    _name_lines,
-    _panels,
+    by_layer,
+    name_lines,
     overlap_matrix_figure,
+    side_by_side,
 )
 from clrl.study.paths import Paths
 
@@ -33,7 +33,7 @@ def paths_figure(paths: Paths) -> Figure:
     """Draw each visit's path through the modules, a row a layer, the input at the bottom."""
     n_layers, n_modules = paths.active.shape[1:]
     size = {"width": 0.9 + 0.24 * n_modules, "height": 1.2 + 0.34 * n_layers}
-    figure, panels = _panels(len(paths.visits), **size, share=True)
+    figure, panels = side_by_side(len(paths.visits), **size, share=True)
     for axes, name, active, frozen in zip(
         panels, paths.visits, paths.active, paths.frozen, strict=True
     ):
@@ -70,15 +70,15 @@ def module_overlap_figure(paths: Paths) -> Figure:
 
 def frozen_figure(paths: Paths) -> Figure:
     """Draw by layer which share of modules is frozen, a line for each visit's end."""
-    figure, axes = _by_layer(paths.frozen_share())
+    figure, axes = by_layer(paths.frozen_share())
     axes.set(ylabel="share of modules frozen", ylim=(-0.02, 1.02))
-    _name_lines(axes)
+    name_lines(axes)
     return figure
 
 
 def evolution_figure(paths: Paths) -> Figure:
     """Draw over generations the population's mean fitness and its diversity, a line a visit."""
-    figure, panels = _panels(2, width=4.2, height=3.0, share=False)
+    figure, panels = side_by_side(2, width=4.2, height=3.0, share=False)
     labels = {"mean": "mean fitness of the population", "diversity": "diversity of paths"}
     for axes, (column, label) in zip(panels, labels.items(), strict=True):
         for i, (name, evolution) in enumerate(zip(paths.visits, paths.evolution, strict=True)):
@@ -92,6 +92,6 @@ def evolution_figure(paths: Paths) -> Figure:
                 label=name,
             )
         axes.set(xlabel="generation", ylabel=label)
-        _name_lines(axes)
+        name_lines(axes)
     panels[1].set_ylim(-0.02, 1.02)
     return figure

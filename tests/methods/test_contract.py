@@ -19,6 +19,7 @@ from clrl.agents.learner import Learner, RunSettings
 from clrl.envs.toy import toy_sequence
 from clrl.method import Method
 from clrl.methods import REGISTRY
+from clrl.run.plasticity import plasticity
 from clrl.types import ClrlError, Linear, NetSpec
 
 SMALL: dict[str, dict[str, Any]] = {  # settings that make a method quick, nothing else
@@ -193,6 +194,25 @@ def test_other_tasks_heads_are_left_alone(agent, method):
     own = {"heads.policy.1.weight", "columns.1.heads.policy.own.weight"} & before.keys()
     assert len(own) == 1
     assert not any(torch.equal(before[name], after[name]) for name in own)
+
+
+@with_both
+def test_its_nets_layers_can_be_looked_at(agent, method):
+    learner = learner_with(agent, method)
+    for k in (0, 1):
+        learn(learner, k)
+    before = weights(learner)
+    records = plasticity(learner.net, *learner.latest)
+    kinds = {name: value for name, value in records.items() if "/dormant/" in name}
+    assert len(kinds) == 1  # of the body's one layer
+    assert all(0 <= share <= 1 for share in kinds.values())
+    assert 0 < records["plasticity/effective_rank"] <= 16
+    (layer,) = (name.removeprefix("plasticity/dormant/") for name in kinds)
+    assert any(name.startswith(f"{layer}.") for name in learner.net.body_parameters())
+    if method != "frozen":  # whose body no longer learns
+        assert records[f"plasticity/gradient_norm/{layer}"] > 0
+    for name, value in weights(learner).items():
+        assert torch.equal(value, before[name])
 
 
 @pytest.mark.parametrize("agent", agents.REGISTRY)
