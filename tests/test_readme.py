@@ -17,6 +17,7 @@ from clrl.cli import app
 from clrl.envs.toy import toy_sequence
 from clrl.run.assemble import sequence_of
 from clrl.run.config import load_config
+from clrl.study.plan import load_study
 from clrl.types import Linear, NetSpec
 
 ROOT = Path(__file__).parents[1]
@@ -28,12 +29,20 @@ def blocks(language: str) -> list[str]:
 
 
 def test_the_sequence_of_ones_own_loads(tmp_path):
-    (text,) = blocks("yaml")
+    text, _ = blocks("yaml")
     path = tmp_path / "mine.yaml"
     path.write_text(text)
     sequence = sequence_of(load_config(path))
     assert [task.name for task in sequence.tasks] == ["Freeway", "Freeway-vflip", "Breakout"]
     assert sequence.visits == (0, 1, 2, 0)
+
+
+def test_the_study_of_ones_own_loads(tmp_path):
+    _, text = blocks("yaml")
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    study = load_study(path)
+    assert len(study.runs) == 2 * 3 * 3 and len(study.experts) == 3  # a source or a chain
 
 
 def test_the_method_in_20_lines_learns_pulls_and_resumes(monkeypatch):
