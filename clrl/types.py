@@ -14,6 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from clrl.errors import ClrlError
+
 __all__ = [
     "MASKED",
     "Batch",
@@ -33,18 +35,6 @@ __all__ = [
     "VectorEnv",
     "as_route",
 ]
-
-
-class ClrlError(Exception):
-    """A fault that is the user's to mend: one line, shown without a traceback.
-
-    Attributes:
-        exit_code: 1 in general, 2 bad configuration, 3 missing data or ROM, 75 preempted.
-    """
-
-    def __init__(self, message: str, exit_code: int = 1) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
 
 
 # --------------------------------------------------------------------------------------- tasks

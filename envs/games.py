@@ -12,7 +12,7 @@ import numpy as np
 from ale_py import roms
 from numpy.typing import NDArray
 
-from clrl.types import ClrlError
+from clrl.errors import ClrlError
 
 __all__ = [
     "FIRE",

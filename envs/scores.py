@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from clrl.envs.games import display_name, rom_name
-from clrl.types import ClrlError
+from clrl.errors import ClrlError
 
 __all__ = ["REFERENCE", "normalise", "normalise_task"]
 

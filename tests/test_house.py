@@ -26,11 +26,12 @@ FOLDERS = {"clrl": "clrl", "clrl.agents": "agents", "clrl.envs": "envs"}  # pack
 # line with the longest matching prefix counts. Everything may import itself and its own folder.
 # Imports inside functions and under TYPE_CHECKING count too.
 
-CORE = ("clrl.types", "clrl.nets", "clrl.method", "clrl.step")
+CORE = ("clrl.errors", "clrl.types", "clrl.nets", "clrl.method", "clrl.step")
 ALLOWED: dict[str, tuple[str, ...]] = {
     "clrl": (),
-    "clrl.types": (),
-    "clrl.nets": ("clrl.types",),
+    "clrl.errors": (),
+    "clrl.types": ("clrl.errors",),
+    "clrl.nets": ("clrl.errors", "clrl.types"),
     "clrl.method": ("clrl.types", "clrl.nets"),
     "clrl.step": ("clrl.types", "clrl.nets", "clrl.method"),
     "clrl.methods": CORE,
@@ -41,12 +42,12 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "clrl.run.assemble": ("clrl",),  # the room where tasks, learners and methods meet,
     "clrl.run.train": ("clrl",),  # with the one that walks a run through them
     "clrl.run.evaluate": ("clrl",),  # and the one that scores them
-    "clrl.study": ("clrl.types", "clrl.run"),  # starts runs, reads their folders
+    "clrl.study": ("clrl.errors", "clrl.types", "clrl.run"),  # starts runs, reads their folders
     "clrl.bench": ("clrl",),  # measures all of them
     "clrl.cli": ("clrl",),  # on top,
     "clrl.__main__": ("clrl.cli",),
     "clrl.listing": ("clrl",),  # with its `list`
-    "clrl.doctor": ("clrl.types", "clrl.envs"),  # and its `doctor`
+    "clrl.doctor": ("clrl.errors", "clrl.types", "clrl.envs"),  # and its `doctor`
 }
 ROOMS = ("clrl.methods", "clrl.agents", "clrl.envs")  # no two of them meet, but in these:
 COMPOSERS = (

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from clrl.types import ClrlError
+from clrl.errors import ClrlError
 
 __all__ = ["RunFolder", "Status", "fsync_folder", "write_durable", "write_json_atomic"]
 __all__ += ["write_text_atomic"]

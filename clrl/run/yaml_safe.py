@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import yaml
 
-from clrl.types import ClrlError
+from clrl.errors import ClrlError
 
 __all__ = ["MAX_BYTES", "dump", "nearest", "parse", "read"]
 

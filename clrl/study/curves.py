@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+from clrl.errors import ClrlError
 from clrl.study.metrics import mean_of_all
-from clrl.types import ClrlError
 
 __all__ = [
     "Curve",

@@ -1,0 +1,148 @@
+"""What a comparison comes to: every metric of every method, and each beside the first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from clrl.study.report.charts import DotChart, Row
+from clrl.study.report.document import Cell, Estimate, Figure, Part, Section, Table, Text, shown
+from clrl.study.report.groups import Group
+from clrl.study.report.scores import METRICS, Scale, estimate, estimate_iqm, with_ends
+from clrl.study.statistics import (
+    mean,
+    paired_differences,
+    probability_of_improvement,
+    probability_of_improvement_interval,
+    stratified_bootstrap,
+)
+
+__all__ = ["verdict"]
+
+TOLD = 6  # groups that are put in words; of more, the table tells
+
+METHOD = (
+    "Every number is a mean over runs, [ ] its 95 % bootstrap interval (2,000 resamples of runs "
+    "within each task, seed 0), given from 3 runs on. The independent unit is the run."
+)
+
+
+def verdict(groups: Sequence[Group], scale: Scale, metric: str) -> Section:
+    """Return the section, about one metric above all."""
+    values = {g.label: {r.seed: scale.metrics(r)[metric] for r in g.finished} for g in groups}
+    parts: list[Part] = [Text(line) for line in _sentences(groups, values, metric)]
+    parts += [Text(METHOD), _every_metric(groups, scale)]
+    if len(groups) > 1:
+        parts.append(_beside_first(groups, values, scale, metric))
+    parts.append(_figure(groups, values, scale, metric))
+    return Section("Verdict", parts)
+
+
+Values = dict[str, dict[int, float | None]]  # by group and seed
+
+
+def _sentences(groups: Sequence[Group], values: Values, metric: str) -> list[str]:
+    title, higher = METRICS[metric]
+    means = {label: estimate(list(by.values())) for label, by in values.items()}
+    known = {label: e for label, e in means.items() if e.value is not None}
+    if not known:
+        return [f"No method has a value of {title} yet."]
+    pick = max if higher else min
+    best = pick(known, key=lambda label: known[label].value or 0.0)
+    word = "highest" if higher else "lowest"
+    if len(known) == 1:
+        return [f"{best}: {title} {shown(known[best])}."]
+    lines = [f"{best} has the {word} {title}: {shown(known[best])}."]
+    first = groups[0].label
+    for group in groups[1:] if len(groups) <= TOLD else []:
+        apart = _difference(values[group.label], values[first])
+        if apart.value is None:
+            continue
+        lines.append(f"{group.label} less {first}: {shown(apart)} ({_reading(apart, higher)}).")
+    return lines
+
+
+def _reading(apart: Estimate, higher: bool) -> str:
+    if apart.low is None or apart.high is None:
+        return "fewer than 3 pairs of runs, so no interval: not evidence"
+    if apart.low <= 0 <= apart.high:
+        return "the interval holds 0: no difference is shown"
+    better = (apart.low > 0) == higher
+    return f"the interval leaves 0 out: {'better' if better else 'worse'}"
+
+
+def _difference(ours: dict[int, float | None], theirs: dict[int, float | None]) -> Estimate:
+    """Return the mean difference of runs with the same seed."""
+    a, b = ({k: v for k, v in one.items() if v is not None} for one in (ours, theirs))
+    apart = list(paired_differences(a, b).values())
+    if not apart:
+        return Estimate(None)
+    return with_ends(float(mean(apart)), stratified_bootstrap({"": apart}, mean))
+
+
+def _every_metric(groups: Sequence[Group], scale: Scale) -> Table:
+    columns = ["method", "runs"]
+    if scale.is_common:
+        columns.append("IQM of last scores")
+    rows: list[list[Cell]] = []
+    for group in groups:
+        runs = [scale.metrics(run) for run in group.finished]
+        row: list[Cell] = [group.label, len(runs)]
+        if scale.is_common:
+            row.append(estimate_iqm(scale.finals(group)))
+        rows.append([*row, *(estimate([run[name] for run in runs]) for name in METRICS)])
+    columns += [metric.title for metric in METRICS.values()]
+    note = "" if scale.is_common else "; tasks' raw scores have no common unit: read by task"
+    return Table(f"Every metric, {scale.name}{note}", columns, rows)
+
+
+def _beside_first(groups: Sequence[Group], values: Values, scale: Scale, metric: str) -> Table:
+    first = groups[0]
+    rows: list[list[Cell]] = []
+    for group in groups[1:]:
+        ours, theirs = scale.finals(group), scale.finals(first)
+        chance = Estimate(None)
+        if ours and theirs:
+            interval = probability_of_improvement_interval(ours, theirs)
+            chance = with_ends(probability_of_improvement(ours, theirs), interval)
+        pairs = len(values[group.label].keys() & values[first.label].keys())
+        apart = _difference(values[group.label], values[first.label])
+        rows.append([group.label, pairs, apart, chance])
+    title = METRICS[metric].title
+    return Table(
+        f"Beside {first.label}, runs of the same seed paired",
+        ("method", "pairs", f"difference in {title}", "chance that a run ends higher"),
+        rows,
+    )
+
+
+def _figure(groups: Sequence[Group], values: Values, scale: Scale, metric: str) -> Figure:
+    title = METRICS[metric].title
+    panels = [_dots(groups, [list(values[g.label].values()) for g in groups], title, scale.name)]
+    rows: list[list[Cell]] = [
+        [g.label, title, seed, value] for g in groups for seed, value in values[g.label].items()
+    ]
+    for j, task in enumerate(groups[0].first.tasks):
+        last = [[run.matrix[-1][j] for run in g.finished] for g in groups]
+        unit = "accuracy (%)" if groups[0].first.unit == "accuracy" else "raw score"
+        panels.append(_dots(groups, last, f"{task} at the end", unit))
+        rows += [
+            [g.label, f"{task} at the end", run.seed, run.matrix[-1][j]]
+            for g in groups
+            for run in g.finished
+        ]
+    return Figure(
+        "Every run",
+        "A ring is a run; the filled mark their mean, the bar its interval.",
+        panels,
+        Table("every run", ("method", "what", "seed", "value"), rows, mixed=True),
+    )
+
+
+def _dots(
+    groups: Sequence[Group], values: Sequence[list[float | None]], title: str, unit: str
+) -> DotChart:
+    rows = [
+        Row(group.label, i, of, estimate(of))
+        for i, (group, of) in enumerate(zip(groups, values, strict=True))
+    ]
+    return DotChart(title, unit, rows)

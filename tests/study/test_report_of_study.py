@@ -1,0 +1,177 @@
+"""The report of a transfer study: its numbers are those of `study.json`, its curves of the runs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from clrl.study.report import write_report
+from clrl.types import ClrlError
+
+STEPS = 100  # of a visit
+
+
+def write_run(path: Path, tasks: list[str], scores: list[float], **protocol: Any) -> None:
+    """Write a run over tasks, whose last one is played at 0, 50 and 100 steps of its visit."""
+    path.mkdir(parents=True)
+    before = (len(tasks) - 1) * STEPS
+    moments = [
+        (len(tasks) - 1, "end" if before else "start", before),
+        (len(tasks), "during", before + 50),
+        (len(tasks), "end", before + 100),
+    ]
+    if before:
+        moments, scores = [(0, "start", 0), *moments], [1.0, *scores]
+    rows = [
+        {"visit": visit, "phase": phase, "step": step, "task_evaluated": tasks[-1], "return": score}
+        for (visit, phase, step), score in zip(moments, scores, strict=True)
+    ]
+    (path / "evaluations.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = {"seed": 0, "sequence": {"steps": STEPS}, "protocol": {"sticky": 0.0} | protocol}
+    (path / "config.yaml").write_text(yaml.safe_dump(config))
+    summary = {"tasks": tasks, "visits": list(range(len(tasks))), "cost": {"seconds": 3600.0}}
+    (path / "summary.json").write_text(json.dumps(summary))
+
+
+def write_study(runs: Path, method: str = "ewc", **protocol: Any) -> Path:
+    """Write a study of one pair, A to B, with one method and one seed."""
+    write_run(runs / "experts" / "B-1" / "seed0", ["B"], [0.0, 4.0, 8.0])
+    write_run(
+        runs / "study" / "runs" / "ewc-A-B" / "seed0", ["A", "B"], [2.0, 8.0, 8.0], **protocol
+    )
+    metrics = {
+        "transfer_score": {"title": "PNN's transfer score", "higher_is_better": True},
+        "time_to_threshold": {"title": "steps to the criterion", "higher_is_better": False},
+        "source_forgetting": {"title": "forgetting of the sources", "higher_is_better": False},
+    }
+    values = {"transfer_score": 162.5, "time_to_threshold": 50, "source_forgetting": None}
+    result = {
+        "study": {"name": "study", "criterion": 0.5, "resamples": 7, "bootstrap_seed": 3},
+        "sources": ["A"],
+        "targets": ["B"],
+        "methods": [method],
+        "seeds": [0],
+        "metrics": metrics,
+        "experts": {"B": {"folders": {"0": "experts/B-1/seed0"}}},
+        "runs": [
+            {
+                "method": method,
+                "sources": ["A"],
+                "target": "B",
+                "seed": 0,
+                "folder": "study/runs/ewc-A-B/seed0",
+                "metrics": values,
+            }
+        ],
+        "matrix": {
+            name: {method: {"A": {"B": {"values": [v], "mean": v, "low": None, "high": None}}}}
+            for name, v in values.items()
+        },
+        "summary": {
+            "transfer_score": {
+                method: {"pairs": 1, "of": 1, "mean": {"value": 162.5, "low": None, "high": None}}
+            },
+            "reference_transfer": {method: 0.25},
+        },
+        "warnings": ["1 seed: fewer than 3, so no intervals"],
+    }
+    (runs / "study" / "study.json").write_text(json.dumps(result))
+    (runs / "study" / "study.yaml").write_text("name: study\n")
+    return runs / "study"
+
+
+def reported(*paths: Path, **options: Any) -> dict[str, str]:
+    """Return the three files of a report by their ending."""
+    written = write_report(paths, normalise=lambda task, score: None, **options)
+    return {path.suffix[1:]: path.read_text() for path in written}
+
+
+def rows(text: str, table: str) -> list[dict[str, str]]:
+    """Return the rows of a table in a report's CSV."""
+    found: dict[str, dict[str, str]] = {}
+    for cell in csv.DictReader(io.StringIO(text)):
+        if cell["table"] == table:
+            found.setdefault(cell["row"], {})[cell["column"]] = cell["value"]
+    return list(found.values())
+
+
+def test_the_matrix_is_that_of_the_study(runs: Path) -> None:
+    text = reported(write_study(runs))
+    (row,) = rows(text["csv"], "PNN's transfer score")
+    assert row == {"method": "ewc", "source": "A", "to B": "162.5"}
+    assert "over all pairs: ewc 162.5." in text["html"]
+    assert "1 seed: fewer than 3, so no intervals" in text["html"]
+    assert "7 resamples" in text["md"] and "seed 3" in text["md"]
+    (best,) = [r for r in rows(text["csv"], "All pairs together") if r["method"] == "ewc"]
+    assert (best["pairs"], best["mean"]) == ("1 of 1", "162.5")
+    assert rows(text["csv"], "Every run")[0]["folder"] == "study/runs/ewc-A-B/seed0"
+
+
+def test_curves_are_of_the_visit_beside_the_experts(runs: Path) -> None:
+    text = reported(write_study(runs))
+    curve = {(r["method"], r["step"]): r["mean"] for r in rows(text["csv"], "learning curves")}
+    assert curve == {
+        ("expert (from scratch)", "0"): "0.0",
+        ("expert (from scratch)", "50"): "4.0",
+        ("expert (from scratch)", "100"): "8.0",
+        ("ewc", "0"): "2.0",
+        ("ewc", "50"): "8.0",
+        ("ewc", "100"): "8.0",
+    }
+    paid = {r["method"]: r["hours"] for r in rows(text["csv"], "Cost of a run, mean")}
+    assert paid == {"expert (from scratch)": "1.0", "ewc": "1.0"}
+    (beside,) = rows(text["csv"], "score beside cost")
+    assert (beside["hours"], beside["PNN's transfer score"]) == ("1.0", "162.5")
+
+
+def test_a_study_without_its_run_folders_still_has_its_numbers(runs: Path) -> None:
+    study = write_study(runs)
+    (runs / "experts").rename(runs / "gone")
+    (study / "runs").rename(study / "gone")
+    text = reported(study)
+    assert "2 run folders are not where the study says" in text["html"]
+    assert rows(text["csv"], "PNN's transfer score")
+
+
+def test_a_hostile_method_is_shown_as_text(runs: Path) -> None:
+    page = reported(write_study(runs, "<script>alert(1)</script>"))["html"]
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+
+
+def test_the_report_lies_in_the_study_and_is_the_same_each_time(runs: Path) -> None:
+    study = write_study(runs)
+    assert reported(study) == reported(study)
+    assert {p.name for p in study.glob("report.*")} == {"report.html", "report.md", "report.csv"}
+
+
+def test_faults_are_named(runs: Path) -> None:
+    study = write_study(runs)
+    with pytest.raises(ClrlError, match="--metric 'tranfer_score': unknown; did you mean"):
+        reported(study, metric="tranfer_score")
+    with pytest.raises(ClrlError, match="is a study: expected it alone"):
+        reported(study, runs / "experts" / "B-1" / "seed0")
+    result = json.loads((study / "study.json").read_text())
+    (study / "study.json").write_text(json.dumps(result | {"runs": []}))
+    with pytest.raises(ClrlError, match="is an empty study"):
+        reported(study)
+    for other in ("[]", "{", '{"runs": [1]}'):
+        (study / "study.json").write_text(other)
+        with pytest.raises(ClrlError, match=r"study\.json cannot be used"):
+            reported(study)
+    (study / "study.json").unlink()
+    with pytest.raises(ClrlError, match="not finished; go on with clrl transfer") as caught:
+        reported(study)
+    assert caught.value.exit_code == 2
+
+
+def test_runs_of_another_protocol_than_the_rest_are_refused(runs: Path) -> None:
+    study = write_study(runs, sticky=0.25)
+    with pytest.raises(ClrlError, match=r"protocol\.sticky: 0\.0 -> 0\.25"):
+        reported(study)
