@@ -48,6 +48,7 @@ from clrl.run.stop import Stopped, StopSignals
 from clrl.run.summary import summarise
 from clrl.run.tracking import Tracker, open_trackers
 from clrl.study.importances import VisitImportance, save_visit
+from clrl.study.report import write_report
 from clrl.types import ClrlError, Task, TaskSequence
 
 __all__ = ["resume", "train"]
@@ -374,6 +375,17 @@ class _Run:
         summary = self._summary()
         write_json_atomic(self.folder.summary, summary)
         _show(summary, self.console)
+        self._report()
+
+    def _report(self) -> None:
+        """Write `report.html` and its kin; whatever goes wrong there, the run is done."""
+        try:
+            page, text, _ = write_report([self.folder.path], normalise=normalise_task)
+            self.tracker.report(page.read_text(), text.read_text())
+        except Exception as error:
+            log.debug("no report", exc_info=True)
+            again = f"make it with: clrl report {self.folder.path}"
+            self.console.notice(f"no report ({type(error).__name__}: {error}); {again}")
 
     def _summary(self) -> dict[str, Any]:
         self.cursor.seconds = time.monotonic() - self._began

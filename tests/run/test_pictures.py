@@ -56,6 +56,10 @@ def test_a_run_leaves_accuracies_in_percent_and_all_metrics(run):
         assert row["n"] > 50
         assert "return" not in row
         assert row["frames"] >= 32 * row["step"]
+    assert (
+        "unfinished" not in (report := (run / "report.md").read_text()) and "digits:2+3" in report
+    )
+    assert (run / "report.html").exists() and (run / "report.csv").exists()
     summary = json.loads((run / "summary.json").read_text())
     assert summary["score"] == "accuracy"
     assert summary["matrix"][2][1] > 90

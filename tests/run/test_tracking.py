@@ -75,6 +75,9 @@ class FakeWandb(ModuleType):
     def Table(self, columns: list[str], data: list[list[Any]]) -> tuple[Any, ...]:
         return ("table", columns, data)
 
+    def Html(self, data: str, inject: bool) -> tuple[Any, ...]:
+        return ("html", data, inject)
+
     def init(self, **arguments: Any) -> FakeRun:
         self.calls.append(arguments)
         self.fail(arguments["mode"])
@@ -112,6 +115,7 @@ def test_wandb_is_told_who_the_run_is_and_which_axis_counts(
     tracker = start(Settings(wandb="online", project="p", tags=["t"]), tmp_path, notices)
     tracker.log({"global_step": 64, "frames": 256, "rollout/return": 1.5})
     tracker.table("score_matrix", ["after", "A"], [["before", None], ["after 1 A", 2.0]])
+    tracker.report("<!doctype html>", "# report")
     tracker.finish(75)
 
     (call,) = fake.calls
@@ -134,6 +138,7 @@ def test_wandb_is_told_who_the_run_is_and_which_axis_counts(
     assert fake.run.logged == [
         {"global_step": 64, "frames": 256, "rollout/return": 1.5},
         {"score_matrix": table, "global_step": 64, "frames": 256},
+        {"report": ("html", "<!doctype html>", False), "global_step": 64, "frames": 256},
     ]
     assert fake.run.exit_code == 75 and notices == []
 
@@ -255,6 +260,9 @@ class Recorder:
 
     def table(self, name: str, columns: Any, rows: Any) -> None:
         self.records.append({name: len(rows)})
+
+    def report(self, html: str, markdown: str) -> None:
+        self.records.append({"report": len(html)})
 
     def finish(self, exit_code: int) -> None:
         self.exit_code = exit_code
@@ -383,6 +391,7 @@ def test_tensorboard_reads_back_every_value_at_its_global_step(
     for step in (100, 200, 300):
         tracker.log({"global_step": step, "frames": 4 * step, "rollout/return": step / 8})
     tracker.table("score_matrix", ["after", "A"], [["before", None], ["after 1 A", 2.5]])
+    tracker.report("<!doctype html>", "# What came of it")
     tracker.finish(0)
     events = read_events(tmp_path / "tb")
     assert notices == [] and tracker.run_id is None
@@ -391,6 +400,8 @@ def test_tensorboard_reads_back_every_value_at_its_global_step(
         assert points == [(s, s * scale) for s in (100, 200, 300)]
     (text,) = events.Tensors("score_matrix/text_summary")
     assert text.step == 300 and b"| after 1 A | 2.5 |" in text.tensor_proto.string_val[0]
+    (text,) = events.Tensors("report/text_summary")
+    assert text.step == 300 and b"# What came of it" in text.tensor_proto.string_val[0]
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -438,6 +449,7 @@ tracker = open_trackers(settings, Path(sys.argv[2]), "q", 0, {"a": {"b": 1}}, "a
 for step in range(50):
     tracker.log({"global_step": step, "frames": 4 * step, "train/loss": 0.5})
 tracker.table("score_matrix", ["after", "A"], [["before", None], ["after 1 A", 2.0]])
+tracker.report("<!doctype html><title>r</title>", "# r")
 tracker.finish(0)
 assert state == random.getstate()
 """
@@ -467,3 +479,5 @@ def test_the_real_wandb_writes_its_files_without_key_or_question_or_other_output
     written = file.read_bytes()
     assert b"train/loss" in written and b"score_matrix" in written
     assert list(file.parent.glob("files/media/table/score_matrix*.json"))
+    (page,) = file.parent.glob("files/media/html/report*.html")
+    assert page.read_text().startswith("<!doctype html>")

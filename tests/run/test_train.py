@@ -196,6 +196,18 @@ def test_a_sub_network_is_evaluated_as_it_begins_also_where_that_was_stopped(
     assert_equal(result(run), whole)
 
 
+def test_a_report_that_cannot_be_made_fails_no_run(tmp_path, monkeypatch, capsys):
+    def broken(*args: object, **kwargs: object) -> None:
+        raise ZeroDivisionError("in a chart")
+
+    monkeypatch.setattr("clrl.run.train.write_report", broken)
+    run = train(write_config(tmp_path), tmp_path / "runs", toy_sequence(2))
+    assert (run / "STATUS").read_text().strip() == "done"
+    assert not (run / "report.html").exists()
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"no report (ZeroDivisionError: in a chart); make it with: clrl report {run}" in said
+
+
 def test_what_is_drawn_when_a_later_task_begins_is_drawn_alike_after_a_resume(
     tmp_path, monkeypatch
 ):

@@ -49,6 +49,10 @@ class TensorBoardBackend:
         text = "\n".join("| " + " | ".join(line) + " |" for line in cells)
         self._open().add_text(name, text, self._step)
 
+    def report(self, html: str, markdown: str) -> None:
+        """Write the report as text."""
+        self._open().add_text("report", markdown, self._step)
+
     def finish(self, exit_code: int) -> None:
         """Write what is buffered and close the file."""
         if self._writer is not None:

@@ -46,6 +46,7 @@ class Backend(Protocol):
 
     def log(self, record: Mapping[str, float]) -> None: ...
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Row]) -> None: ...
+    def report(self, html: str, markdown: str) -> None: ...
     def finish(self, exit_code: int) -> None: ...
 
 
@@ -63,6 +64,10 @@ class Tracker(Protocol):
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
         """Pass on a table, such as the score matrix so far; None is a cell without a value."""
+        ...
+
+    def report(self, html: str, markdown: str) -> None:
+        """Pass on the run's report, a page with its figures, and the same as text."""
         ...
 
     def finish(self, exit_code: int) -> None:
@@ -116,6 +121,10 @@ class BackgroundTracker:
         """Queue a copy of the table."""
         heads, cells = list(columns), [list(row) for row in rows]
         self._put(lambda backend: backend.table(name, heads, cells))
+
+    def report(self, html: str, markdown: str) -> None:
+        """Queue the report."""
+        self._put(lambda backend: backend.report(html, markdown))
 
     def finish(self, exit_code: int) -> None:
         """Let the thread empty the queue and close the backend, and wait for it for a while."""
@@ -206,6 +215,11 @@ class CombinedTracker:
         """Pass on a table."""
         for tracker in self._trackers:
             tracker.table(name, columns, rows)
+
+    def report(self, html: str, markdown: str) -> None:
+        """Pass on the report."""
+        for tracker in self._trackers:
+            tracker.report(html, markdown)
 
     def finish(self, exit_code: int) -> None:
         """Close every tracker, one after the other."""

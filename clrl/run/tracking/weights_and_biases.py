@@ -135,6 +135,10 @@ class WandbBackend:
         table = self._wandb.Table(columns=list(columns), data=[list(row) for row in rows])
         self._run.log({name: table, **self._position})
 
+    def report(self, html: str, markdown: str) -> None:
+        """Log the page as media, as it is."""
+        self._run.log({"report": self._wandb.Html(html, inject=False), **self._position})
+
     def finish(self, exit_code: int) -> None:
         """Close the W&B run; a code other than 0 marks it as failed there."""
         try:

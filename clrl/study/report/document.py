@@ -91,6 +91,7 @@ class Table:
         shades: how strong a cell is coloured: -1 to 1, orange below 0 and blue above; none: not.
         folded: behind its title.
         mixed: whether the numbers of a column are of different things.
+        turned: shown with a row for each column; then without shades.
     """
 
     title: str
@@ -99,15 +100,23 @@ class Table:
     shades: Sequence[Sequence[float | None]] = ()
     folded: bool = False
     mixed: bool = False
+    turned: bool = False
 
     def shown(self) -> list[list[str]]:
         """Return the cells as text: numbers of a column with the precision of the largest."""
         by_column = [_shown_column(column, self.mixed) for column in zip(*self.rows, strict=True)]
         return [list(row) for row in zip(*by_column, strict=True)]
 
-    def has_text_only(self, column: int) -> bool:
-        """Tell whether a column holds no numbers."""
-        return all(isinstance(row[column], str | None) for row in self.rows)
+    def laid_out(self) -> tuple[list[str], list[list[str]], list[bool]]:
+        """Return what is seen: names of columns, rows of text, and which columns are numbers."""
+        if self.turned:
+            names, *rows = zip(self.columns, *self.shown(), strict=True)
+            return list(names), [list(row) for row in rows], [j > 0 for j in range(len(names))]
+        numbers = [
+            any(not isinstance(row[j], str | None) for row in self.rows)
+            for j in range(len(self.columns))
+        ]
+        return list(self.columns), self.shown(), numbers
 
 
 @dataclass(frozen=True)

@@ -48,10 +48,11 @@ def _part(part: Part) -> str:
 
 
 def _table(table: Table) -> str:
+    names, rows, numbers = table.laid_out()
     lines = [
-        [*map(_escaped, table.columns)],
-        ["---" if table.has_text_only(j) else "---:" for j, _ in enumerate(table.columns)],
-        *([*map(_escaped, row)] for row in table.shown()),
+        [*map(_escaped, names)],
+        ["---:" if number else "---" for number in numbers],
+        *([*map(_escaped, row)] for row in rows),
     ]
     return f"{_escaped(table.title)}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

@@ -167,9 +167,10 @@ def _folded(table: Table) -> Markup:
 
 def _table(table: Table) -> Markup:
     """Return a table in a box of its own that scrolls where the screen is narrow."""
-    numeric = [None if table.has_text_only(j) else "n" for j, _ in enumerate(table.columns)]
+    names, rows, numbers = table.laid_out()
+    numeric = ["n" if number else None for number in numbers]
     body = []
-    for i, cells in enumerate(table.shown()):
+    for i, cells in enumerate(rows):
         shades: Sequence[float | None] = table.shades[i] if table.shades else [None] * len(cells)
         first = element("th", cells[0], scope="row", class_=numeric[0])
         others = (
@@ -177,9 +178,7 @@ def _table(table: Table) -> Markup:
             for j in range(1, len(cells))
         )
         body.append(element("tr", first, *others))
-    head = (
-        element("th", name, scope="col", class_=numeric[j]) for j, name in enumerate(table.columns)
-    )
+    head = (element("th", name, scope="col", class_=numeric[j]) for j, name in enumerate(names))
     whole = element(
         "table",
         element("thead", element("tr", *head)),

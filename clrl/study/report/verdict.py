@@ -92,7 +92,8 @@ def _every_metric(groups: Sequence[Group], scale: Scale) -> Table:
         rows.append([*row, *(estimate([run[name] for run in runs]) for name in METRICS)])
     columns += [metric.title for metric in METRICS.values()]
     note = "" if scale.is_common else "; tasks' raw scores have no common unit: read by task"
-    return Table(f"Every metric, {scale.name}{note}", columns, rows)
+    title = f"Every metric, {scale.name}{note}"
+    return Table(title, columns, rows, turned=len(groups) <= TOLD)  # more do not fit side by side
 
 
 def _beside_first(groups: Sequence[Group], values: Values, scale: Scale, metric: str) -> Table:
