@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from clrl.nets.layers import map_shape, orthogonal
+from clrl.nets.layers import at_least_float32, map_shape, orthogonal
 from clrl.types import ClrlError, Conv, Linear, MaxPool, NetSpec, Output
 
 __all__ = ["Column", "ColumnSettings", "Heads", "Lateral", "Layer", "Place", "places_of"]
@@ -180,7 +180,10 @@ class Layer(Sum):
 
 
 class Heads(nn.Module):
-    """Policy (or class) and value heads of a column; both take the same lateral, with a U each."""
+    """Policy (or class) and value heads of a column; both take the same lateral, with a U each.
+
+    Their sums are in float32 also under autocast, as those of `nets.layers.Heads`.
+    """
 
     def __init__(
         self, place: Place, n_in: int, n_out: int, lateral: Lateral | None, spec: NetSpec
@@ -192,8 +195,10 @@ class Heads(nn.Module):
 
     def forward(self, h: Tensor, source: Tensor | None) -> Output:
         z = None if self.lateral is None or source is None else self.lateral(source)
-        value = None if self.value is None else self.value(h, z).squeeze(-1)
-        return Output(self.policy(h, z), value)
+        with torch.autocast(h.device.type, enabled=False):
+            h, z = at_least_float32(h), None if z is None else at_least_float32(z)
+            value = None if self.value is None else self.value(h, z).squeeze(-1)
+            return Output(self.policy(h, z), value)
 
 
 class Column(nn.Module):

@@ -130,6 +130,9 @@ class Heads(nn.Module):
     Logits are always as wide as the widest head; outputs that a task does not have are `MASKED`,
     so that a batch may mix tasks and no sample ever chooses an illegal action; those of a shared
     head are not where `NetSpec.masks` is false.
+
+    Heads compute in float32 also under autocast: bfloat16 would round a value of 1 to 1/128, as
+    much as an advantage is often worth, and policies that differ by less to the same.
     """
 
     legal: Tensor  # (K, width) bool
@@ -158,25 +161,26 @@ class Heads(nn.Module):
             output = self._one(h, int(route[0]))
         else:
             output = self._mixed(h, route)
-        logits = at_least_float32(output.logits)
-        if self._masks:
-            logits = logits.masked_fill(~self.legal[route], MASKED)
-        return Output(logits, output.value)
+        if not self._masks:
+            return output
+        return output._replace(logits=output.logits.masked_fill(~self.legal[route], MASKED))
 
     def _one(self, h: Tensor, k: int) -> Output:
-        logits = self.policy[k](h)
-        value = at_least_float32(self.value[k](h).squeeze(-1)) if len(self.value) else None
+        with torch.autocast(h.device.type, enabled=False):
+            h = at_least_float32(h)
+            logits = self.policy[k](h)
+            value = self.value[k](h).squeeze(-1) if len(self.value) else None
         return Output(nn.functional.pad(logits, (0, self.legal.shape[1] - logits.shape[1])), value)
 
     def _mixed(self, h: Tensor, route: Tensor) -> Output:
-        logits = h.new_zeros(len(h), self.legal.shape[1])
-        value = at_least_float32(h.new_zeros(len(h))) if len(self.value) else None
+        logits = at_least_float32(h.new_zeros(len(h), self.legal.shape[1]))
+        value = logits.new_zeros(len(h)) if len(self.value) else None
         for k in torch.unique(
             route
         ).tolist():  # heads are small: the trunk saw the whole batch at once
             rows = (route == k).nonzero().squeeze(-1)
             one = self._one(h[rows], k)
-            logits = logits.index_copy(0, rows, one.logits.to(logits.dtype))
+            logits = logits.index_copy(0, rows, one.logits)
             if value is not None and one.value is not None:
                 value = value.index_copy(0, rows, one.value)
         return Output(logits, value)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clrl.nets.columns import Column, ColumnSettings, Heads, Lateral, Layer, Place, places_of
-from clrl.nets.layers import as_input, at_least_float32, legal_outputs
+from clrl.nets.layers import as_input, legal_outputs
 from clrl.nets.stacked import Stacked
 from clrl.types import MASKED, ClrlError, Net, NetSpec, Output, Task
 
@@ -214,8 +214,7 @@ class ProgressiveNet(Net):
 
     def _answer(self, column: Column, h: Tensor, source: Tensor | None) -> Output:
         logits, value = column.heads(h, source)
-        logits = F.pad(at_least_float32(logits), (0, self.legal.shape[1] - logits.shape[1]))
-        return Output(logits, None if value is None else at_least_float32(value))
+        return Output(F.pad(logits, (0, self.legal.shape[1] - logits.shape[1])), value)
 
     def _masked(self, output: Output, route: Tensor) -> Output:
         if not self._masks:
