@@ -109,7 +109,7 @@ def test_the_matrix_is_that_of_the_study(runs: Path) -> None:
     assert "1 seed: fewer than 3, so no intervals" in text["html"]
     assert "7 resamples" in text["md"] and "seed 3" in text["md"]
     (best,) = [r for r in rows(text["csv"], "All pairs together") if r["method"] == "ewc"]
-    assert (best["pairs"], best["mean"]) == ("1 of 1", "162.5")
+    assert (best["pairs"], best["mean"]) == ("1/1", "162.5")
     assert rows(text["csv"], "Every run")[0]["folder"] == "study/runs/ewc-A-B/seed0"
 
 

@@ -71,7 +71,7 @@ def _summary(result: Result) -> Table:
                 [
                     result["metrics"][name]["title"],
                     method,
-                    f"{told['pairs']} of {told['of']}",
+                    f"{told['pairs']}/{told['of']}",
                     *(_told(told.get(word)) for word in ("mean", "iqm")),
                     *(_told(versus.get(w)) for w in ("difference", "probability_of_improvement")),
                 ]
