@@ -176,7 +176,7 @@ def report(
     ],
     out: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Where to write; else beside what is reported."),
+        typer.Option(metavar="DIR", help="Where to write; else into RUN, or here."),
     ] = None,
     metric: Annotated[
         str | None, typer.Option(metavar="NAME", help="What the verdict is about.")

@@ -49,7 +49,7 @@ class PathNetMethod(Method):
     - a genotype that has won keeps its worth until it is evaluated again;
     - rivals are drawn among the evaluated; the paper draws among all, where one that is being
       evaluated counts as a loser: the same but for how many are left;
-    - initial weights are scaled so that a sum of N modules starts like a layer (`scaled_init`);
+    - initial weights are scaled so that a sum of N modules starts like a layer (`init`);
     - best is the last known worth; if no genotype was evaluated, that of the games played so far.
     """
 
@@ -167,6 +167,8 @@ class PathNetMethod(Method):
         if not training or not self._evolves:
             return as_route(task, n)
         if isinstance(self._tournaments, Serial):
+            if self._changed:
+                self._show_population()
             return torch.full((n,), self._row_of[self._tournaments.current])
         if not finished:
             self._show_population()  # rows that the last rollout's steps needed go
@@ -190,7 +192,8 @@ class PathNetMethod(Method):
         outcome = self._tournaments.saw(batch.score.mean(dtype=torch.float64))
         if outcome is not None:
             self._note(outcome)
-            self._show_paths()
+            self._show_best()
+            self._changed = True  # the batch keeps the row it was learned by until the next one
 
     # ------------------------------------------------------------------------------------ paths
 
@@ -220,6 +223,7 @@ class PathNetMethod(Method):
         self._paths.set_population(self._active(self._pool.genotypes))
         n_tasks = len(self._paths.paths)
         self._row_of = list(range(n_tasks, n_tasks + self.population))
+        self._changed = False
 
     def _show_best(self) -> None:
         if self._evolves:
@@ -289,5 +293,9 @@ class PathNetMethod(Method):
         self._history = [tuple(row) for row in state["history"].tolist()]
         if self._begun:
             task = self._paths.spec.tasks[self._begun[-1]]
-            self._paths.train_only(task, modules=task.id not in self._begun[:-1])
-        self._show_paths()
+            # as it was when the visit began: its end has frozen modules that the optimizer holds
+            none = torch.zeros_like(self._paths.frozen)
+            before = self._frozen_after.get(len(self._begun) - 1, none)
+            new = task.id not in self._begun[:-1]
+            self._paths.train_only(task, modules=new, frozen=before)
+        self._show_population()  # the task's own path comes with the net

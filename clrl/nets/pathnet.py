@@ -143,17 +143,24 @@ class PathNet(Net):
                 if not frozen:
                     orthogonal(module, self._gain(i))
 
-    def train_only(self, task: Task, *, modules: bool) -> None:
-        """Leave the task's head to be trained, and the modules that are not frozen or none."""
+    def train_only(self, task: Task, *, modules: bool, frozen: Tensor | None = None) -> None:
+        """Leave the task's head to be trained, and the modules that are not frozen, or none.
+
+        Args:
+            task: whose head.
+            modules: whether modules are trained.
+            frozen: (L, M) those that were frozen when the visit began; None: those that are.
+        """
         self.requires_grad_(False)
         self.zero_grad()  # what is frozen keeps no gradient from when it was learned
         self._learned = task.id
         self.heads.policy[task.id].requires_grad_(True)
         if len(self.heads.value):
             self.heads.value[task.id].requires_grad_(True)
-        for i, row in enumerate(self.frozen.tolist()):
-            for module, frozen in zip(self._modules_of(i), row, strict=True):
-                module.requires_grad_(modules and not frozen)
+        fixed = (self.frozen if frozen is None else frozen).tolist()
+        for i, row in enumerate(fixed):
+            for module, never in zip(self._modules_of(i), row, strict=True):
+                module.requires_grad_(modules and not never)
 
     def _modules_of(self, i: int) -> list[Module]:
         return list(cast(Iterable[Module], self.layers[i]))

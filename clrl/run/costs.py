@@ -17,7 +17,7 @@ __all__ = ["multiply_adds", "sizes"]
 def multiply_adds(net: Net, x: Tensor, route: Tensor) -> int:
     """Return the multiply-adds that an answer to one input (1, ...) takes, frozen parts included.
 
-    Convolutions and matrix products are counted, biases and sums are not.
+    Convolutions and matrix products are counted (PathNet sums its modules by one), biases are not.
     """
     with FlopCounterMode(display=False) as counter:
         net(x, route)

@@ -52,6 +52,8 @@ def run_curve(rows: Rows, task: str) -> list[Point]:
         rows: the records of `evaluations.jsonl`.
         task: name of the task; the others' evaluations are the moments at which it has None.
 
+    Of two moments at one step, a visit's end and the next's begin, the later known score counts.
+
     >>> rows = [
     ...     {"phase": "start", "visit": 0, "step": 0, "task_evaluated": "A", "return": 1.0},
     ...     {"phase": "during", "visit": 1, "step": 50, "task_evaluated": "B", "return": 9.0},
@@ -61,7 +63,10 @@ def run_curve(rows: Rows, task: str) -> list[Point]:
     >>> [tuple(point) for point in run_curve(rows, "A")]
     [(0, 1.0), (50, None), (100, 5.0)]
     """
-    return [Point(step, score) for (_, _, step), score in _moments(rows, task)]
+    scores: dict[int, float | None] = {}
+    for (_, _, step), score in _moments(rows, task):  # at a visit's border there may be two
+        scores[step] = scores.get(step) if score is None else score
+    return [Point(step, score) for step, score in scores.items()]
 
 
 def visit_curve(rows: Rows, task: str, visit: int) -> list[Point]:
@@ -94,7 +99,9 @@ def visit_curve(rows: Rows, task: str, visit: int) -> list[Point]:
         )
     began, score = before[-1] if before else (0, None)
     own = [Point(step - began, score) for (v, _, step), score in moments if v == visit]
-    return own if own and own[0].step == 0 else [Point(0, score), *own]
+    if own and own[0].step == 0:
+        score, own = score if own[0].score is None else own[0].score, own[1:]
+    return [Point(0, score), *own]
 
 
 def rescaled(curve: Curve, scale: Callable[[float], float | None]) -> list[Point]:

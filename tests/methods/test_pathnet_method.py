@@ -404,6 +404,44 @@ def left_by(run: Path) -> tuple[dict[str, Any], list[Any]]:
     return found.state["learner"], read_records(run / "evaluations.jsonl")[0]
 
 
+@pytest.mark.parametrize("agent", LEARNERS)
+def test_a_state_taken_anywhere_restores_into_the_same(agent):
+    """After every update of two visits, and after each one's end: what is saved between visits."""
+    settings: dict[str, Any] = {"window": 15, "episodes": 2}  # a tournament takes three updates
+    one = learner_with(agent, **settings)
+    moments = []
+    for k in (0, 1):
+        one.begin_task(SEQUENCE.tasks[k])
+        for _ in range(6):
+            one.update()
+            moments.append(copy.deepcopy(one.state_dict()))
+        one.end_task()
+        moments.append(copy.deepcopy(one.state_dict()))
+    for state in moments:
+        other = learner_with(agent, **settings)
+        other.load_state_dict(copy.deepcopy(state), SEQUENCE.tasks)
+        for name, tensor in other.net.state_dict().items():
+            assert torch.equal(tensor, state["net"][name]), name
+        held = other.optimizer.state_dict()["param_groups"][0]["params"]
+        assert held == state["optimizer"]["param_groups"][0]["params"]
+        other.close()
+
+
+def test_a_batch_keeps_its_path_until_the_next_is_drawn():
+    learner = learner_with("supervised, adam", window=10)  # an update of ten batches is a window
+    learner.begin_task(SEQUENCE.tasks[0])
+    for _ in range(8):
+        learner.update()
+        _, route = learner.latest
+        trained = {
+            tuple(int(part) for part in name.split(".")[1:3])
+            for name, p in learner.net.named_parameters()
+            if name.startswith("layers.") and p.grad is not None and bool(p.grad.any())
+        }
+        active = learner.net.rows[int(route[0])]
+        assert trained <= {(int(i), int(m)) for i, m in active.nonzero()}
+
+
 @pytest.mark.parametrize("agent", AGENTS)
 def test_three_tasks_killed_and_resumed_are_as_if_never_stopped(agent, tmp_path, monkeypatch):
     path = tmp_path / "toy.yaml"

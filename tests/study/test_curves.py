@@ -71,6 +71,9 @@ def test_a_task_that_could_not_be_played_before_it_began_starts_with_a_gap() -> 
     assert visit_curve(rows, "B", 2) == [(0, None), (48, 5), (112, 9)]
     met = [*rows, *row("during", 2, 112, "B", 4.0)]  # as it began, with a sub-network made then
     assert visit_curve(met, "B", 2) == [(0, 4), (48, 5), (112, 9)]
+    assert visit_curve(met, "A", 2) == [(0, 2), (48, -4), (112, -6)]
+    assert run_curve(met, "A") == run_curve(rows, "A")  # the border of two visits is one point
+    assert run_curve(met, "B")[:4] == [(0, None), (48, None), (112, 4), (160, 5)]
     never = [r for r in ROWS if r["phase"] != "start"]
     assert visit_curve(never, "A", 1) == [(0, None), (48, -10), (112, 2)]
 
