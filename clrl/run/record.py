@@ -88,7 +88,7 @@ def _side_by_side(screen: Picture, seen: Picture) -> Picture:
 
 def _writer(path: Path, picture: Picture) -> _Writer:
     try:
-        import imageio_ffmpeg
+        import imageio_ffmpeg  # type: ignore[import-untyped]
     except ImportError as error:
         raise ClrlError("films need imageio-ffmpeg: pip install 'clrl[video]'", 3) from error
     height, width = picture.shape[:2]
