@@ -23,8 +23,10 @@ from clrl.study.importances import VisitImportance, save_visit
 from clrl.study.report import axes, document, elements, write_report
 from clrl.study.report.charts import Line, LineChart
 from clrl.study.report.comparison import random_play
+from clrl.study.report.learning import line_of
 from clrl.study.report.runs import read_run
 from clrl.study.report.scores import estimate
+from clrl.study.report.tidy import tidy_csv
 from clrl.types import ClrlError
 
 STEPS = 100  # of a visit
@@ -153,12 +155,27 @@ def test_the_verdict_is_the_mean_over_runs_on_the_common_scale(runs: Path, tmp_p
 def test_methods_are_paired_by_seed_with_the_first(runs: Path, tmp_path: Path) -> None:
     text = reported(tmp_path, three(runs, "first", 0), three(runs, "second", 5))["csv"]
     (row,) = cells(text, "Beside first")
-    assert (row["method"], row["pairs"]) == ("second", "3")
-    ends = [row[f"difference in average performance{end}"] for end in ("", " low", " high")]
+    assert (row["method"], row["pairs of the same seed"]) == ("second", "3")
+    ends = [row[f"their difference in average performance{end}"] for end in ("", " low", " high")]
     assert [float(x) for x in ends] == pytest.approx([0.5, 0.5, 0.5])  # in every pair
-    assert float(row["chance that a run ends higher"]) == 1.0  # 21.. against 16..18, 23.. 18..20
+    chance = row["chance of a higher last score (any two runs, mean over tasks)"]
+    assert float(chance) == 1.0  # 21.. against 16..18, 23.. 18..20
     (section,) = [r for r in cells(text) if "text" in r and "less first" in r["text"]]
     assert "leaves 0 out: better" in section["text"]
+
+
+def test_only_seeds_with_a_value_are_pairs(runs: Path, tmp_path: Path) -> None:
+    for seed in range(3):
+        write_run(runs, "first", seed, LEARNED)
+        write_run(runs, "second", seed, [[10.0, None if seed else 10.0], *LEARNED[1:]])
+    text = reported(
+        tmp_path, runs / "first", runs / "second", metric="forward_transfer", normalise=share
+    )
+    (row,) = cells(text["csv"], "Beside first")
+    assert row["pairs of the same seed"] == "1"  # forward transfer needs the first row
+    assert float(row["their difference in forward transfer (Lopez-Paz)"]) == 0.0
+    # the last scores are known and equal, so every pair of runs is a tie, whatever the metric
+    assert float(next(v for k, v in row.items() if k.endswith("mean over tasks)"))) == 0.5
 
 
 def test_an_interval_around_0_shows_no_difference(runs: Path, tmp_path: Path) -> None:
@@ -182,6 +199,23 @@ def test_a_mean_curve_has_the_steps_that_all_runs_have(runs: Path, tmp_path: Pat
         write_run(runs, "uneven", seed, LEARNED, during=during)
     curve = cells(reported(tmp_path, runs / "uneven")["csv"], "learning curves")
     assert [r["step"] for r in curve if r["task"] == "A"] == ["0", "50", "100", "200"]
+
+
+def test_a_task_that_is_met_leaves_no_gap_in_the_others(runs: Path, tmp_path: Path) -> None:
+    matrix = [[10.0, None], [20.0, None], [16.0, 18.0]]  # as of progressive nets
+    met = {(2, 100, "B"): 11.0, (2, 150, "A"): 17.0, (2, 150, "B"): 14.0}
+    for seed in range(2):
+        write_run(runs, "columns", seed, matrix, during=met)
+    text = reported(tmp_path, runs / "columns")
+    curve = {(r["task"], r["step"]): r for r in cells(text["csv"], "learning curves")}
+    scores = {"0": 10.0, "100": 20.0, "150": 17.0, "200": 16.0}
+    told = {step: float(row["mean"]) for (task, step), row in curve.items() if task == "A"}
+    assert told == scores and curve["A", "100"]["runs"] == "20, 20"
+    told = {step: float(row["mean"]) for (task, step), row in curve.items() if task == "B"}
+    assert told == {"100": 11.0, "150": 14.0, "200": 18.0}
+    drawn = line_of(0, [read_run(runs / "columns" / f"seed{k}").curves["A"] for k in range(2)])
+    points = [(float(step), score) for step, score in scores.items()]
+    assert drawn.mean == points and drawn.runs == [points, points]  # thick, and thin
 
 
 def test_for_a_metric_that_is_better_low_the_lowest_leads(runs: Path, tmp_path: Path) -> None:
@@ -464,6 +498,47 @@ def test_ticks_span_the_range_in_round_steps(ends: tuple[float, float]) -> None:
 
 
 # ------------------------------------------------------------------------------- files, and faults
+
+
+@pytest.mark.parametrize("numbers", ["-20.7", "-20.7, 19, -1e-05", "-, -3"])
+def test_numbers_are_numbers_in_a_spreadsheet(numbers: str) -> None:
+    assert told_in_csv(numbers) == numbers
+
+
+@pytest.mark.parametrize("formula", ["-1+cmd", "-20.7-1", "-A1", "-1,A1", "=1", "+1", "@A", "-3\n"])
+def test_a_formula_is_none_in_a_spreadsheet(formula: str) -> None:
+    assert told_in_csv(formula) == f"'{formula}"
+
+
+def told_in_csv(text: str) -> str:
+    """Return what a cell with a text is in a report's CSV."""
+    table = document.Table("", ("runs",), [[text]])
+    report = document.Report("", [document.Section("", [table])])
+    return next(csv.DictReader(io.StringIO(tidy_csv(report), newline="")))["value"]
+
+
+def test_negative_scores_of_runs_are_numbers(runs: Path, tmp_path: Path) -> None:
+    lost = [[score - 40.0 for score in scores] for scores in LEARNED]
+    for seed in range(2):
+        write_run(runs, "pong", seed, lost)
+    row = cells(reported(tmp_path, runs / "pong")["csv"], "learning curves")[0]
+    assert (row["mean"], row["runs"]) == ("-30.0", "-30, -30")  # 10 - 40
+
+
+def test_folders_of_one_name_are_made_apart(runs: Path, tmp_path: Path) -> None:
+    one, other = (write_run(runs / x, "quick", 0, LEARNED) for x in ("a", "b"))
+    text = reported(tmp_path, one, other)["csv"]
+    making = [r for r in cells(text) if "code" in r]
+    lines = [line for row in making for line in row["code"].splitlines()]
+    assert [line for line in lines if line.startswith("clrl train")] == [
+        "clrl train a/quick.yaml seed=0 --runs a",
+        "clrl train b/quick.yaml seed=0 --runs b",
+    ]
+    (alone,) = [r for r in cells(reported(tmp_path, one)["csv"]) if "clrl" in r.get("code", "")]
+    assert alone["code"] == "clrl train quick.yaml seed=0"
+    assert {"a/quick.yaml", "b/quick.yaml"} <= {
+        r["table"] for r in csv.DictReader(io.StringIO(text))
+    }
 
 
 def test_a_half_written_last_line_is_skipped_and_counted(runs: Path, tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ def write_run(path: Path, tasks: list[str], scores: list[float], **protocol: Any
     ]
     (path / "evaluations.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     config = {"seed": 0, "sequence": {"steps": STEPS}, "protocol": {"sticky": 0.0} | protocol}
+    config["evaluation"] = {"episodes": 2}
     (path / "config.yaml").write_text(yaml.safe_dump(config))
     summary = {"tasks": tasks, "visits": list(range(len(tasks))), "cost": {"seconds": 3600.0}}
     (path / "summary.json").write_text(json.dumps(summary))
@@ -128,6 +129,30 @@ def test_curves_are_of_the_visit_beside_the_experts(runs: Path) -> None:
     assert paid == {"expert (from scratch)": "1.0", "ewc": "1.0"}
     (beside,) = rows(text["csv"], "score beside cost")
     assert (beside["hours"], beside["PNN's transfer score"]) == ("1.0", "162.5")
+
+
+def test_runs_that_are_too_small_are_called_so(runs: Path) -> None:
+    text = reported(write_study(runs))
+    told = [
+        c["value"] for c in csv.DictReader(io.StringIO(text["csv"])) if c["column"] == "caution"
+    ]
+    assert any("100 agent steps a visit; published scores are mostly at" in line for line in told)
+    assert "every score is a mean over only 2 full games" in told
+
+
+def test_a_cell_is_what_the_study_says_and_need_not_be_a_mean(runs: Path) -> None:
+    study = write_study(runs)
+    result = json.loads((study / "study.json").read_text())
+    ratio = {"values": [50.0, 150.0], "mean": 140.0, "low": 120.0, "high": 145.0}
+    result["matrix"]["transfer_score"]["ewc"]["A"]["B"] = ratio
+    assert "ratio of means" not in reported(study)["html"]  # a study from before there were any
+    result["metrics"]["transfer_score"]["is_ratio"] = True
+    (study / "study.json").write_text(json.dumps(result))
+    text = reported(study)
+    (row,) = rows(text["csv"], "PNN's transfer score")
+    assert [row[f"to B{end}"] for end in ("", " low", " high")] == ["140.0", "120.0", "145.0"]
+    assert "is a ratio of means" in text["html"]
+    assert "the mean over seeds" not in text["html"] and "their mean" not in text["html"]
 
 
 def test_a_study_without_its_run_folders_still_has_its_numbers(runs: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ __all__ = [
     "protocol_table",
     "protocol_text",
     "skipped_lines",
+    "too_small",
     "versions",
     "videos",
 ]
@@ -85,8 +87,7 @@ def cautions(groups: Sequence[Group]) -> list[str]:
         if waiting:
             names = ", ".join(f"seed {run.seed} ({run.status})" for run in waiting)
             found.append(f"{group.label}: not finished, only in the curves: {names}")
-    first = groups[0].first
-    found += _too_small(first) if first.unit == "return" else []
+    found += too_small(groups[0].first)
     found += _not_learned(groups)
     seeds = {g.label: {run.seed for run in g.runs} for g in groups}
     others = [label for label, own in seeds.items() if own != seeds[groups[0].label]]
@@ -101,7 +102,10 @@ def cautions(groups: Sequence[Group]) -> list[str]:
     return found + skipped_lines(everything)
 
 
-def _too_small(run: Run) -> list[str]:
+def too_small(run: Run) -> list[str]:
+    """Say in which ways a run of games is small beside published ones."""
+    if run.unit != "return":
+        return []
     settings, found = flat(run.config), []
     steps, episodes = settings.get("sequence.steps"), settings.get("evaluation.episodes")
     if isinstance(steps, int | float) and steps < PUBLISHED:
@@ -139,9 +143,10 @@ def making(groups: Sequence[Group]) -> Section:
     """Return commands, configurations, seeds and versions."""
     lines, parts = [], list[Part]()
     for group in groups:
-        name = f"{group.first.path.parent.name}.yaml"
-        seeds = [run.seed for run in group.runs]
-        lines += [f"clrl train {_quoted(name)} seed={seed}" for seed in seeds]
+        folder, slash, _ = group.label.rpartition("/")
+        place = f" --runs {shlex.quote(folder)}" if slash else ""  # folders of the same name
+        command = f"clrl train {shlex.quote(_file(group))}"
+        lines += [f"{command} seed={run.seed}{place}" for run in group.runs]
     parts.append(
         Code("Each run, with the configurations below saved under these names", "\n".join(lines))
     )
@@ -159,14 +164,13 @@ def making(groups: Sequence[Group]) -> Section:
     parts.append(versions([(g.label, run) for g in groups for run in g.runs]))
     for group in groups:
         config = dump(dict(group.first.config))
-        parts.append(Code(f"{group.first.path.parent.name}.yaml", config, folded=True))
+        parts.append(Code(_file(group), config, folded=True))
     return Section("Making", parts)
 
 
-def _quoted(name: str) -> str:
-    import shlex
-
-    return shlex.quote(name)
+def _file(group: Group) -> str:
+    """Return where a group's configuration is to be saved: no two labels are the same."""
+    return f"{group.label}.yaml"
 
 
 def _packages(run: Run) -> Mapping[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterator
 
 from clrl.study.report.document import (
@@ -23,6 +24,8 @@ __all__ = ["tidy_csv"]
 
 HEADER = ("section", "table", "row", "column", "value")
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # with which a spreadsheet would begin to compute
+_NUMBER = r"(-|-?[0-9.]+(e[+-][0-9]+)?)"  # "-": none
+_NUMBERS = re.compile(rf"{_NUMBER}(, {_NUMBER})*")
 
 
 def tidy_csv(report: Report) -> str:
@@ -81,5 +84,5 @@ def _value(cell: Cell) -> str:
 
 
 def _plain(text: str) -> str:
-    """Return a text that a spreadsheet does not take for a formula."""
-    return f"'{text}" if text.startswith(FORMULA) else text
+    """Return a text that a spreadsheet does not take for a formula; numbers stay numbers."""
+    return f"'{text}" if text.startswith(FORMULA) and not _NUMBERS.fullmatch(text) else text

@@ -22,10 +22,15 @@ Result = Mapping[str, Any]  # of `clrl.study.transfer_matrix`
 def verdict(result: Result, metric: str) -> Section:
     study, title = result["study"], result["metrics"][metric]["title"]
     text = (
-        f"Means over runs; [ ]: 95 % bootstrap intervals ({study['resamples']:,} resamples of runs "
+        f"Over all runs; [ ]: 95 % bootstrap intervals ({study['resamples']:,} resamples of seeds "
         f"within each pair, seed {study['bootstrap_seed']}), from {FEWEST_RUNS} seeds on. Pairs "
         "that lack a value of some run are left out, and counted."
     )
+    if any(told.get("is_ratio") for told in result["metrics"].values()):
+        text += (
+            " Where areas are divided (transfer scores, forward transfer, speed by area), a number "
+            "is a ratio of means: the runs' mean over that of their experts, not a mean of ratios."
+        )
     parts: list[Part] = [Text(line) for line in _sentences(result, metric)]
     parts += [Text(text), _summary(result)]
     best = result["summary"].get("reference_transfer", {})
@@ -37,7 +42,8 @@ def verdict(result: Result, metric: str) -> Section:
     parts.append(
         Figure(
             f"Every run: {title}",
-            "A panel a pair. A ring is a run; the filled mark their mean, the bar its interval.",
+            "A panel a pair. A ring is a run; the filled mark is the matrix's number, the bar its "
+            "interval.",
             dots,
             Table(f"every run: {title}", ("method", "source", "target", "seed", "value"), every),
         )
@@ -110,7 +116,7 @@ def matrices(result: Result, metric: str) -> Section:
     names = [metric, *(name for name in result["metrics"] if name != metric)]
     parts: list[Part] = [
         Text(
-            "From each source (row) to each target (column), the mean over seeds; blue: it helped "
+            "From each source (row) to each target (column), over all seeds; blue: it helped "
             "(or was better than elsewhere, where no number means neither), orange: it hurt."
         )
     ]

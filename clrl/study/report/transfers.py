@@ -23,7 +23,7 @@ from clrl.study.report.document import (
 )
 from clrl.study.report.groups import Group, require_comparable
 from clrl.study.report.plasticity import plasticity
-from clrl.study.report.provenance import protocol_table, versions
+from clrl.study.report.provenance import protocol_table, too_small, versions
 from clrl.study.report.runs import Run, read_run
 from clrl.study.report.transfer_sections import EXPERT, Result, curves, matrices, verdict
 
@@ -124,10 +124,10 @@ def _opening(
     )
     told = (
         "Every run learns a source (or a chain of them) and then a target. It is compared with an "
-        "expert, which learned the target alone, from scratch, with the same seed and budget; "
-        "areas are over the stretches of the visit that all runs of a target know. The criterion "
-        f"of speed is {study['criterion']:.0%} of the experts' way from their first score to their "
-        "last."
+        "expert, which learned the target alone, from scratch, by fine-tuning, with the same seed "
+        "and budget; areas are over the stretches of the visit that all runs of a target know. "
+        f"The criterion of speed is {study['criterion']:.0%} of the experts' way from their "
+        "first score to their last."
     )
     warnings = [str(warning) for warning in result["warnings"]]
     if missing:
@@ -135,6 +135,7 @@ def _opening(
             f"{len(missing)} run folders are not where the study says ({missing[0]}, ...): their "
             "curves and costs are left out"
         )
+    warnings += too_small(groups[0].first) if groups else []
     parts: list[Part] = [Text(asked), Text(told)]
     parts += [Caution(warnings)] if warnings else []
     if groups:

@@ -18,6 +18,7 @@ from clrl.study.statistics import (
 
 __all__ = ["verdict"]
 
+CHANCE = "chance of a higher last score (any two runs, mean over tasks)"
 TOLD = 6  # groups that are put in words; of more, the table tells
 
 METHOD = (
@@ -72,11 +73,16 @@ def _reading(apart: Estimate, higher: bool) -> str:
 
 def _difference(ours: dict[int, float | None], theirs: dict[int, float | None]) -> Estimate:
     """Return the mean difference of runs with the same seed."""
-    a, b = ({k: v for k, v in one.items() if v is not None} for one in (ours, theirs))
-    apart = list(paired_differences(a, b).values())
+    apart = _pairs(ours, theirs)
     if not apart:
         return Estimate(None)
     return with_ends(float(mean(apart)), stratified_bootstrap({"": apart}, mean))
+
+
+def _pairs(ours: dict[int, float | None], theirs: dict[int, float | None]) -> list[float]:
+    """Return the difference of every two runs with the same seed that both have a value."""
+    a, b = ({k: v for k, v in one.items() if v is not None} for one in (ours, theirs))
+    return list(paired_differences(a, b).values())
 
 
 def _every_metric(groups: Sequence[Group], scale: Scale) -> Table:
@@ -105,13 +111,13 @@ def _beside_first(groups: Sequence[Group], values: Values, scale: Scale, metric:
         if ours and theirs:
             interval = probability_of_improvement_interval(ours, theirs)
             chance = with_ends(probability_of_improvement(ours, theirs), interval)
-        pairs = len(values[group.label].keys() & values[first.label].keys())
+        pairs = len(_pairs(values[group.label], values[first.label]))
         apart = _difference(values[group.label], values[first.label])
         rows.append([group.label, pairs, apart, chance])
     title = METRICS[metric].title
     return Table(
-        f"Beside {first.label}, runs of the same seed paired",
-        ("method", "pairs", f"difference in {title}", "chance that a run ends higher"),
+        f"Beside {first.label}",
+        ("method", "pairs of the same seed", f"their difference in {title}", CHANCE),
         rows,
     )
 
