@@ -96,7 +96,7 @@ def inspect(path: Path, config: Config) -> tuple[State, str]:
         return ("damaged", why) if why else ("sound", "")
     if folder.status != "done":
         return "unfinished", ""
-    why = _incomplete(folder, config)
+    why = _incomplete(folder)
     return ("damaged", why) if why else ("unsealed", "")
 
 
@@ -106,7 +106,7 @@ def seal(path: Path, config: Config) -> None:
     Raises:
         ClrlError: it is not.
     """
-    if why := _incomplete(RunFolder(path), config):
+    if why := _incomplete(RunFolder(path)):
         raise ClrlError(f"the expert {path} is done but not whole: {why}; delete it")
     files = {name: _sha256(path / name) for name in SEALED}
     write_json_atomic(path / "expert.json", json_ready(determinants(config)) | {"sha256": files})
@@ -130,7 +130,7 @@ def _broken_seal(path: Path) -> str:
     return f"{changed[0]} is not what was sealed" if changed else ""
 
 
-def _incomplete(folder: RunFolder, config: Config) -> str:
+def _incomplete(folder: RunFolder) -> str:
     """Return what is missing of a finished run, or "" where nothing is."""
     try:
         summary = json.loads(folder.summary.read_text())
@@ -144,9 +144,6 @@ def _incomplete(folder: RunFolder, config: Config) -> str:
         return f"evaluations.jsonl has {skipped} lines that are no records"
     if not ended or any(point.score is None for point in curve[1:]):
         return "evaluations.jsonl lacks evaluations"
-    expected = config.sequence.steps // config.evaluation.every
-    if len(curve) - 1 < expected:  # one at each multiple below the end, and one at the end
-        return f"evaluations.jsonl has {len(curve) - 1} evaluations: expected {expected}"
     return ""
 
 

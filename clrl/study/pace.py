@@ -13,6 +13,7 @@ from clrl.run.assemble import assemble, sequence_of
 from clrl.run.config import Config
 from clrl.run.folder import RunFolder
 from clrl.study.plan import PlannedRun
+from clrl.study.processes import start_up
 
 __all__ = ["Pace", "in_words", "measure"]
 
@@ -22,12 +23,13 @@ GAMES = 5  # of each, to see how long an evaluation takes
 
 
 class Pace:
-    """Seconds per step of each method, evaluations and all."""
+    """Seconds per step of each method, evaluations and all, and what every run pays once."""
 
     def __init__(self, places: Sequence[tuple[PlannedRun, Path, Config]]) -> None:
         """Read it from the runs that are done."""
-        self._seconds: defaultdict[str, list[float]] = defaultdict(list)
+        self._seconds: defaultdict[str, list[tuple[float, int]]] = defaultdict(list)
         self._measured: float | None = None
+        self._start_up = 0.0
         for run, path, _ in places:
             if RunFolder(path).status == "done":
                 self.learn_from(run, path)
@@ -50,25 +52,34 @@ class Pace:
             seconds = float(json.loads(RunFolder(path).summary.read_text())["cost"]["seconds"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        self._seconds[run.method].append(seconds / _steps(run))
+        self._seconds[run.method].append((seconds, _steps(run)))
         return seconds
 
     def measure(self, configs: Sequence[Config]) -> None:
         """Measure how some experts begin, for want of anything better; takes some seconds."""
         first = list({config.sequence.tasks: config for config in configs}.values())[:MOST]
         self._measured = statistics.mean(measure(config) for config in first)
+        self.measure_start_up(first[0])
+
+    def measure_start_up(self, config: Config) -> None:
+        """Measure what a run takes however short it is."""
+        self._start_up = start_up(config)
 
     def of(self, runs: Sequence[PlannedRun], at_a_time: int) -> float | None:
         """Return the seconds that runs take; None where there is nothing to go by."""
-        every = [x for values in self._seconds.values() for x in values]
+        known = {
+            method: [max(0.0, seconds - self._start_up) / steps for seconds, steps in done]
+            for method, done in self._seconds.items()
+        }
+        every = [x for values in known.values() for x in values]
         other = statistics.median(every) if every else self._measured
         total = 0.0
         for run in runs:
-            own = self._seconds.get(run.method)
+            own = known.get(run.method)
             pace = statistics.median(own) if own else other
             if pace is None:
                 return None
-            total += pace * _steps(run)
+            total += self._start_up + pace * _steps(run)
         return total / min(at_a_time, max(1, len(runs)))
 
 

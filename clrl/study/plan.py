@@ -9,7 +9,8 @@
 
 Every run learns a source (or a chain of them) and then a target, with one method and one seed; a
 target is not put after a chain that it is part of. Beside these there is for every target and seed
-an expert, which learns it alone, from scratch, by fine-tuning.
+an expert, which learns it alone, from scratch, by fine-tuning, whatever the method.
+Where a method's answer takes more work than the expert's, the result says so.
 """
 
 from __future__ import annotations
@@ -89,6 +90,11 @@ class StudyConfig:
             raise ValueError(
                 f"run has evaluation.every {every}: expected more than 0 and less than the {steps} "
                 "steps of a visit, as transfer is read from learning curves"
+            )
+        if self.run.agent.schedule_over == "sequence":
+            raise ValueError(
+                "run has agent.schedule_over 'sequence': expected 'task', as an expert, which has "
+                "no sources, would learn with other rates than the runs compared with it"
             )
 
 

@@ -19,16 +19,20 @@ from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 
+from clrl.run.assemble import assemble, sequence_of
 from clrl.run.config import Config
 from clrl.run.folder import RunFolder
 from clrl.run.stop import INTERRUPTED, PREEMPTED, Stopped, StopSignals
 from clrl.run.train import resume, train
 from clrl.types import ClrlError
 
-__all__ = ["Job", "in_processes", "work"]
+__all__ = ["Job", "in_processes", "start_up", "work"]
 
-# What a run imports on its way, in seconds; this process has tried the runs, so it knows which.
-LATE_IMPORTS = ("torch._dynamo", "sklearn.datasets")
+log = logging.getLogger(__name__)
+
+# What a run imports on its way, in seconds: every optimizer's first step, and some tasks' data.
+LATE_IMPORT = "torch._dynamo"
+LATE_IMPORTS_OF_SOME = ("sklearn.datasets",)  # this process has tried the runs: it knows which
 POLL = 0.5  # s between looks at the signals
 PATIENCE = 60.0  # s that a run of a study that was killed is given to save and let go
 
@@ -67,35 +71,84 @@ def in_processes(
     Raises:
         Stopped: after a signal, when all runs under way have saved and ended.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, *(m for m in LATE_IMPORTS if m in sys.modules)])
+    context = _context()
     waiting: list[Job] = list(jobs)
-    active: list[tuple[Job, ForkServerProcess]] = []
+    active: list[_Started] = []
+    noticed: set[Path] = set()
     try:
         while waiting or active:
             signals.check()
-            while waiting and len(active) < at_a_time:
-                active.append((waiting[0], _started(context, waiting.pop(0))))
-            wait([process.sentinel for _, process in active], timeout=POLL)
+            while len(active) < at_a_time and (job := _next_free(waiting, noticed)):
+                waiting.remove(job)
+                active.append(_started(context, job))
+            wait([one.process.sentinel for one in active], timeout=POLL)
             signals.check()  # before a run that the same signal has ended is taken for a failed one
-            over = [pair for pair in active if not pair[1].is_alive()]
-            active = [pair for pair in active if pair not in over]
-            for job, process in over:
-                process.join()
-                if process.exitcode in (PREEMPTED, INTERRUPTED):  # somebody stopped this one
-                    raise Stopped(process.exitcode)
-                ended(job, _what_went_wrong(job, process.exitcode))
+            over = [one for one in active if not one.process.is_alive()]
+            active = [one for one in active if one not in over]
+            for one in over:
+                one.process.join()
+                code = one.process.exitcode
+                if code in (PREEMPTED, INTERRUPTED):  # somebody stopped this one
+                    raise Stopped(code)
+                ended(one.job, _what_went_wrong(one, code))
     except BaseException:
-        for _, process in active:
-            _send(process, signal.SIGTERM)  # it saves, and ends
+        for one in active:
+            _send(one.process, signal.SIGTERM)  # it saves, and ends
         raise
     finally:
         try:
-            _wait_for_all(process for _, process in active)
+            _wait_for_all(one.process for one in active)
         except KeyboardInterrupt:  # asked a second time
-            for _, process in active:
-                _send(process, signal.SIGKILL)
+            for one in active:
+                _send(one.process, signal.SIGKILL)
             raise
+
+
+def start_up(config: Config) -> float:
+    """Return the seconds of a process that makes a run of one update: what every run pays once."""
+    context = _context()
+    seconds = 0.0
+    for target in (sequence_of, _begin):  # the first one also starts the server of forks
+        clock = time.monotonic()
+        process = context.Process(target=target, args=(config,))
+        process.start()
+        process.join()
+        seconds = time.monotonic() - clock
+    return seconds
+
+
+def _begin(config: Config) -> None:
+    sequence = sequence_of(config)
+    learner = assemble(config, sequence)
+    learner.begin_task(sequence.tasks[0])
+    learner.update()
+    learner.close()
+
+
+def _context() -> ForkServerContext:
+    context = multiprocessing.get_context("forkserver")
+    of_these = (module for module in LATE_IMPORTS_OF_SOME if module in sys.modules)
+    context.set_forkserver_preload([__name__, LATE_IMPORT, *of_these])
+    return context
+
+
+@dataclass(frozen=True)
+class _Started:
+    job: Job
+    process: ForkServerProcess
+    logged: int  # bytes that were in the log before
+
+
+def _next_free(waiting: Sequence[Job], noticed: set[Path]) -> Job | None:
+    """Return the first run that no other process holds; say once of each that one does."""
+    for job in waiting:
+        holder = _holder(RunFolder(job.path))
+        if not holder:
+            return job
+        if job.path not in noticed:
+            noticed.add(job.path)
+            log.warning("%s waits: %s", job.title, holder)
+    return None
 
 
 def _wait_for_all(started: Iterable[ForkServerProcess]) -> None:
@@ -121,19 +174,20 @@ def _send(process: ForkServerProcess, number: int) -> bool:
     return True
 
 
-def _started(context: ForkServerContext, job: Job) -> ForkServerProcess:
+def _started(context: ForkServerContext, job: Job) -> _Started:
     job.log.parent.mkdir(parents=True, exist_ok=True)
+    logged = job.log.stat().st_size if job.log.exists() else 0
     process = context.Process(target=work, args=(job,), name=job.title)
     process.start()
-    return process
+    return _Started(job, process, logged)
 
 
 def work(job: Job) -> None:
     """Train, or resume, one run; the process ends with the exit codes of `clrl train`."""
     threading.Thread(target=_stop_with_the_study, daemon=True).start()
-    log = os.open(job.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-    os.dup2(log, sys.stdout.fileno())
-    os.dup2(log, sys.stderr.fileno())
+    output = os.open(job.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    os.dup2(output, sys.stdout.fileno())
+    os.dup2(output, sys.stderr.fileno())
     logging.basicConfig(level=logging.WARNING, format="clrl: %(message)s", stream=sys.stderr)
     logging.getLogger("clrl").setLevel(logging.INFO)
     try:
@@ -146,12 +200,20 @@ def work(job: Job) -> None:
 
 
 def make(job: Job) -> None:
-    """Train, or resume, one run in this process."""
-    if RunFolder(job.path).config.exists():
-        _wait_until_free(RunFolder(job.path))
-        resume(job.path)
-    else:
-        train(job.config, job.path.parent.parent)
+    """Train, or resume, one run in this process; wait as long as another process is at it."""
+    folder = RunFolder(job.path)
+    while True:
+        _wait_until_free(folder)
+        try:
+            if folder.config.exists():
+                resume(job.path)
+            else:
+                train(job.config, job.path.parent.parent)
+        except ClrlError:
+            if _holder(folder):  # another study was quicker by a moment
+                continue
+            raise
+        return
 
 
 def _stop_with_the_study() -> None:
@@ -162,24 +224,35 @@ def _stop_with_the_study() -> None:
 
 
 def _wait_until_free(folder: RunFolder) -> None:
-    """Wait for a process of a study that was killed a moment ago."""
-    until = time.monotonic() + PATIENCE
-    while True:
-        try:
-            with folder.lock():
-                return
-        except ClrlError:
-            if time.monotonic() > until:
-                raise
-            time.sleep(POLL)
+    """Wait for a process of another study, or of one that was killed a moment ago."""
+    said = False
+    while holder := _holder(folder):
+        if not said:
+            log.warning("waiting: %s", holder)
+            said = True
+        time.sleep(POLL)
 
 
-def _what_went_wrong(job: Job, code: int | None) -> str:
+def _holder(folder: RunFolder) -> str:
+    """Say which process is at a run; "" if none is: the kernel frees what a dead one held."""
+    if not folder.path.is_dir():
+        return ""
+    try:
+        with folder.lock():
+            return ""
+    except ClrlError as error:
+        # Whatever else is wrong with the folder, the run itself tells best.
+        held = isinstance(error.__context__, BlockingIOError)
+        return str(error) if held else ""
+
+
+def _what_went_wrong(one: _Started, code: int | None) -> str:
     if code == 0:
         return ""
     try:
-        lines = job.log.read_text(errors="replace").splitlines()
+        written = one.job.log.read_bytes()[one.logged :]  # before lie earlier attempts
     except OSError:
-        lines = []
+        written = b""
+    lines = written.decode(errors="replace").splitlines()
     said = [line.partition(": error: ")[2] for line in lines if line.startswith("clrl: error: ")]
-    return said[-1] if said and code and code > 0 else f"exit code {code}, see {job.log}"
+    return said[-1] if said and code and code > 0 else f"exit code {code}, see {one.job.log}"

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 
 from clrl.run.assemble import assemble, sequence_of
@@ -36,6 +37,8 @@ from clrl.study.transfer_text import csv_text, markdown, show
 from clrl.types import ClrlError
 
 __all__ = ["transfer"]
+
+LISTED = 40  # runs that a dry run names
 
 
 def transfer(
@@ -69,7 +72,9 @@ def transfer(
         _make_folder(folder)
     todo = _Study(study, folder, runs / "experts", jobs, normalise)
     if plan_only:
-        todo.announce([run for run, _ in todo.missing()])
+        missing = [run for run, _ in todo.missing()]
+        todo.announce(missing)
+        _say_each(missing)
         return folder
     with StopSignals() as signals, RunFolder(folder).lock():
         try:
@@ -154,8 +159,10 @@ class _Study:
             return pace
         if not pace.known:
             pace.measure([config for run, _, config in self.places if not run.sources])
+        else:
+            pace.measure_start_up(missing[0].config)
         experts = sum(not run.sources for run in missing)
-        cores = len(os.sched_getaffinity(0)) // max(1, config.run.threads)
+        cores = len(os.sched_getaffinity(0)) // (config.run.threads or torch.get_num_threads())
         hint = f"; --jobs {cores} would use every core" if cores > self.at_a_time else ""
         _say(
             f"{len(missing) - experts} runs and {experts} experts remain: "
@@ -198,7 +205,8 @@ class _Study:
         for run, path, _ in self.places:
             rows, skipped = read_records(RunFolder(path).evaluations)
             shown = path.relative_to(self.folder.parent).as_posix()
-            finished.append(Finished(run, shown, rows, skipped))
+            work = _multiply_adds(RunFolder(path), len(run.sources) + 1)
+            finished.append(Finished(run, shown, rows, skipped, work))
         n = len(self.study.experts)
         result = transfer_matrix(self.study, finished[:n], finished[n:], self.normalise)
         packages = _packages([path for _, path, _ in self.places])
@@ -257,12 +265,28 @@ def _packages(paths: Sequence[Path]) -> dict[str, list[str]]:
     return {name: sorted(versions) for name, versions in sorted(found.items())}
 
 
+def _multiply_adds(folder: RunFolder, visit: int) -> int | None:
+    """Return what an answer took in a visit; None where the summary does not tell."""
+    try:
+        costs = json.loads(folder.summary.read_text())["cost"]["visits"]
+        return next(int(cost["multiply_adds"]) for cost in costs if cost["visit"] == visit)
+    except (OSError, ValueError, KeyError, TypeError, StopIteration):
+        return None
+
+
 def _sealed(job: Job) -> str:
     try:
         expert_store.seal(job.path, job.config)
     except ClrlError as error:
         return str(error)
     return ""
+
+
+def _say_each(missing: Sequence[PlannedRun]) -> None:
+    for run in missing[:LISTED]:
+        _say(f"  {run}")
+    if len(missing) > LISTED:
+        _say(f"  and {len(missing) - LISTED} more")
 
 
 def _say(line: str) -> None:

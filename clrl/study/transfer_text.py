@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from clrl.run.score_table import number
+from clrl.study.metrics import mean_of_all
 
 __all__ = ["csv_text", "markdown", "show"]
 
@@ -47,10 +48,14 @@ def markdown(result: Result) -> str:
         f"{run['net']['body']}, evaluated every {run['evaluation']['every']:,} steps.",
         "",
         "Every run learns a source and then a target; it is compared with an expert, which learned "
-        "the target alone, from scratch, with the same seed and budget. The criterion is "
+        "the target alone, from scratch, by fine-tuning, with the same seed and budget. The "
+        "criterion is "
         f"{study['criterion']:.0%} of the experts' way from their first score to their last. "
-        f"[ ]: 95 % bootstrap intervals ({study['resamples']} resamples of runs, seed "
-        f"{study['bootstrap_seed']}); ( ): each run.",
+        "Where areas are divided (transfer scores, forward transfer, speed by area), a cell is the "
+        "ratio of means: the mean over seeds of what is above the line over that of what is below, "
+        "so that no expert that learned little rules it. "
+        f"[ ]: 95 % bootstrap intervals ({study['resamples']} resamples of seeds, a run together "
+        f"with its expert; seed {study['bootstrap_seed']}); ( ): each run.",
         "",
     ]
     lines += [f"**Note:** {_escaped(warning)}\n" for warning in result["warnings"]]
@@ -62,10 +67,10 @@ def markdown(result: Result) -> str:
             [
                 [
                     name,
-                    _runs(told["mean_score"]),
-                    _runs(told["last_score"]),
+                    _runs(told["mean_score"], mean_of_all(told["mean_score"])),
+                    _runs(told["last_score"], mean_of_all(told["last_score"])),
                     number(told["criterion"]),
-                    _runs(told["time_to_threshold"]),
+                    _runs(told["time_to_threshold"], mean_of_all(told["time_to_threshold"])),
                 ]
                 for name, told in result["experts"].items()
             ],
@@ -125,13 +130,12 @@ def _cell(cell: Mapping[str, Any] | None) -> str:
         return ""
     if cell["low"] is not None:
         return f"{number(cell['mean'])} [{number(cell['low'])}, {number(cell['high'])}]"
-    return _runs(cell["values"])
+    return _runs(cell["values"], cell["mean"])
 
 
-def _runs(values: list[float | None]) -> str:
+def _runs(values: list[float | None], mean: float | None) -> str:
     """Return a mean and, of a few, each: "104 (101, 107)"; "-" where it has none."""
     known = [value for value in values if value is not None]
-    mean = sum(known) / len(known) if known and len(known) == len(values) else None
     if len(values) < 2 or not known:
         return number(mean)
     if len(values) > FEW:

@@ -152,9 +152,7 @@ def test_one_killed_before_its_seal_is_unsealed_if_it_is_whole(expert: tuple[Pat
     assert inspect(path, config) == ("sound", "")
 
 
-@pytest.mark.parametrize(
-    "damage", ["half a line", "no record", "a lost evaluation", "no end", "no summary"]
-)
+@pytest.mark.parametrize("damage", ["half a line", "no record", "no end", "no summary"])
 def test_one_that_is_done_but_not_whole_is_damaged_and_never_sealed(
     expert: tuple[Path, Config], damage: str
 ) -> None:
@@ -164,7 +162,6 @@ def test_one_that_is_done_but_not_whole_is_damaged_and_never_sealed(
     assert [json.loads(row)["phase"] for row in rows] == ["start", *["during"] * 3, "end"]
     lost = {"half a line": [*rows[:-1], rows[-1][:40]], "no end": rows[:-1]}
     lost["no record"] = [*rows[:2], "?\n", *rows[2:]]
-    lost["a lost evaluation"] = [*rows[:1], *rows[2:]]
     if damage in lost:
         (path / "evaluations.jsonl").write_text("".join(lost[damage]))
     else:
@@ -173,6 +170,17 @@ def test_one_that_is_done_but_not_whole_is_damaged_and_never_sealed(
     with pytest.raises(ClrlError, match="done but not whole"):
         seal(path, config)
     assert not (path / "expert.json").exists()
+
+
+def test_one_evaluated_more_often_than_it_updates_is_whole(
+    write_study: Write, tmp_path: Path
+) -> None:
+    # 40 steps are 4 updates, so 4 evaluations, not 20
+    run = load_study(write_study(tmp_path), ["run.evaluation.every=2"]).experts[0]
+    path, config = place(tmp_path, run)
+    train(config, tmp_path)
+    seal(path, config)
+    assert inspect(path, config) == ("sound", "")
 
 
 def test_what_is_set_aside_is_kept_under_another_name(expert: tuple[Path, Config]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from clrl.study import pace
+from clrl.study import pace, processes
 from clrl.study.pace import Pace, measure
 from clrl.study.plan import PlannedRun, Study, load_study
 
@@ -46,7 +46,28 @@ def test_a_method_goes_at_its_own_pace_and_one_unseen_at_that_of_all(
     assert known.basis == ""
 
 
+def test_what_every_run_pays_once_is_no_matter_of_its_steps(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, expert = study.runs[0], study.experts[0]
+    known = Pace([done(run, tmp_path / "a", 8.0)])  # type: ignore[list-item]
+    monkeypatch.setattr(pace, "start_up", lambda config: 3.0)
+    known.measure_start_up(run.config)
+    assert known.of([run] * 4, 2) == pytest.approx(4 * 8 / 2)
+    assert known.of([expert], 1) == pytest.approx(3 + 5 / 2)  # half as many steps
+    fresh = Pace([])
+    monkeypatch.setattr(pace, "measure", lambda config: 0.01)
+    fresh.measure([expert.config])
+    assert fresh.of([run], 1) == pytest.approx(3 + 80 * 0.01)
+
+
+@pytest.mark.slow
+def test_starting_a_process_takes_some_time(study: Study) -> None:
+    assert 1e-3 < processes.start_up(study.experts[0].config) < 60
+
+
 def test_nothing_to_go_by_is_said(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pace, "start_up", lambda config: 0.0)
     unknown = Pace([])
     assert not unknown.known
     assert unknown.of([study.runs[0]], 1) is None

@@ -143,6 +143,8 @@ def test_overrides_reach_the_runs(write_study: Write, tmp_path: Path) -> None:
         ({"run": RUN | {"agent": {"name": "dqn"}}}, "run.agent.name is 'dqn'"),
         ({"run": RUN | {"evaluation": {"every": 0}}}, "run has evaluation.every 0"),
         ({"run": RUN | {"evaluation": {"every": 40}}}, "run has evaluation.every 40"),
+        ({"run": RUN | {"agent": {"name": "supervised", "schedule_over": "sequence"}}},
+         "run has agent.schedule_over 'sequence': expected 'task'"),
         ({"sources": ["Pong"]}, "sequence.tasks: 'Pong' is a game"),
     ],
 )  # fmt: skip

@@ -7,9 +7,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -53,6 +56,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make runs in this process, and spare the measurement of how long they take."""
     monkeypatch.setattr("clrl.study.transfer.in_processes", one_by_one)
     monkeypatch.setattr("clrl.study.pace.measure", lambda config: 0.001)
+    monkeypatch.setattr("clrl.study.pace.start_up", lambda config: 0.5)
 
 
 @pytest.fixture
@@ -80,6 +84,7 @@ def whole(write_study: Write, tmp_path_factory: pytest.TempPathFactory) -> list[
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("clrl.study.transfer.in_processes", one_by_one)
         patch.setattr("clrl.study.pace.measure", lambda config: 0.001)
+        patch.setattr("clrl.study.pace.start_up", lambda config: 0.5)
         return texts(go(write_study(folder, **SMALL), folder / "runs"))
 
 
@@ -276,8 +281,57 @@ def test_a_dry_run_makes_nothing(
 ) -> None:
     go(study, runs, plan_only=True, jobs=2)
     assert not list(runs.iterdir())
-    # 40 steps of the expert and 80 of each run at 1 ms, two at a time
-    assert "2 runs and 1 experts remain: about 1 s with --jobs 2" in capsys.readouterr().err
+    # 40 steps of the expert and 80 of each run at 1 ms, 0.5 s to start each, two at a time
+    told = capsys.readouterr().err
+    assert "2 runs and 1 experts remain: about 1 s with --jobs 2" in told
+    expected = ["expert digits:2+3", "finetune digits:0+1 > digits:2+3"]
+    expected += ["weak digits:0+1 > digits:2+3"]
+    assert told.splitlines()[2:] == [f"  {run} seed 0" for run in expected]
+
+
+@pytest.mark.usefixtures("here")
+def test_a_dry_run_names_forty_and_counts_the_rest(
+    study: Path, runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    go(study, runs, f"seeds={list(range(15))}", plan_only=True)
+    told = capsys.readouterr().err.splitlines()[2:]
+    assert len(told) == 41
+    assert told[-1] == "  and 5 more"
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize(
+    ("threads", "hint"), [(None, "--jobs 8"), (0, ""), (2, "--jobs 4"), (8, "")]
+)
+def test_the_hint_about_jobs_fits_the_threads_of_a_run(
+    study: Path,
+    runs: Path,
+    threads: int | None,
+    hint: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(8)))
+    monkeypatch.setattr("torch.get_num_threads", lambda: 8)  # what 0 stands for
+    monkeypatch.setattr("torch.set_num_threads", lambda threads: None)
+    go(study, runs, *([] if threads is None else [f"run.threads={threads}"]), plan_only=True)
+    told = capsys.readouterr().err
+    assert (f"; {hint} would use every core" in told) if hint else ("every core" not in told)
+
+
+@pytest.mark.usefixtures("here")
+def test_what_an_answer_takes_is_read_of_the_visit_to_the_target(study: Path, runs: Path) -> None:
+    folder = go(study, runs, "methods={progressive: {}}")
+    (told,) = [
+        warning
+        for warning in json.loads((folder / "study.json").read_text())["warnings"]
+        if "multiply-adds" in warning
+    ]
+    (summary,) = (runs / "toy" / "runs").glob("*/seed0/summary.json")
+    first, second = json.loads(summary.read_text())["cost"]["visits"]
+    times = second["multiply_adds"] / first["multiply_adds"]
+    assert told.startswith(f"progressive: an answer takes {times:.1f} times the expert's")
+    assert times > 1.5
 
 
 def test_what_a_run_would_refuse_is_refused_before_anything_is_made(
@@ -368,6 +422,7 @@ def test_runs_end_with_their_study_and_all_is_saved(study: Path, runs: Path, end
 
 
 def test_what_a_run_says_when_it_fails_is_passed_on(study: Path, runs: Path) -> None:
+    (runs / "log").write_text("clrl: error: of an earlier attempt\n")
     run = load_study(study).runs[0]
     path = runs / run.config.name / "seed0"
     path.mkdir(parents=True)
@@ -382,3 +437,100 @@ def test_what_a_run_says_when_it_fails_is_passed_on(study: Path, runs: Path) -> 
         )
     assert len(problems) == 1
     assert "is not empty (it holds 'something')" in problems[0]
+
+
+def test_an_error_of_an_earlier_attempt_is_not_that_of_this_one(
+    study: Path, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "work", _die)
+    log = runs / "log"
+    log.write_text("clrl: error: of an earlier attempt\n")
+    run = load_study(study).runs[0]
+    problems = []
+    with StopSignals() as signals:
+        in_processes(
+            [Job(str(run), runs / run.config.name / "seed0", run.config, log)],
+            1,
+            signals,
+            lambda job, problem: problems.append(problem),
+        )
+    assert problems == [f"exit code 7, see {log}"]
+
+
+def _die(job: Job) -> None:
+    os._exit(7)
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from clrl.run.folder import RunFolder
+
+with RunFolder(Path(sys.argv[1])).lock():
+    print("held", flush=True)
+    input()
+"""
+
+
+@contextmanager
+def held(path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Hold a run as a process of another study does, until it is told to end."""
+    path.mkdir(parents=True)
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        at_the_latest = threading.Timer(20, holder.kill)
+        at_the_latest.start()
+        yield holder
+        at_the_latest.cancel()
+        if holder.poll() is None:
+            holder.communicate("\n")
+
+
+def test_a_run_that_another_study_is_at_comes_last_and_is_waited_for_with_one_notice(
+    study: Path, runs: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(processes, "POLL", 0.05)
+    planned = load_study(study).runs
+    jobs = [
+        Job(str(run), runs / run.config.name / "seed0", run.config, runs / "logs" / run.method)
+        for run in planned
+    ]
+    order = []
+    with held(jobs[0].path) as holder, StopSignals() as signals:
+
+        def ended(job: Job, problem: str) -> None:
+            order.append((job.title, problem))
+            threading.Timer(0.5, holder.kill).start()  # ten looks later
+
+        in_processes(jobs, 1, signals, ended)
+    assert order == [(str(planned[1]), ""), (str(planned[0]), "")]
+    (notice,) = [r.getMessage() for r in caplog.records if "waits" in r.getMessage()]
+    assert notice.startswith(f"{planned[0]} waits: {jobs[0].path} is in use by process")
+
+
+def test_a_process_waits_for_a_run_as_long_as_another_lives(
+    study: Path, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "PATIENCE", 0.0)
+    run = load_study(study).experts[0]
+    job = Job(str(run), runs / run.config.name / "seed0", run.config, runs / "log")
+    slept = []
+    with held(job.path) as holder:
+
+        def sleep(seconds: float) -> None:
+            slept.append(seconds)
+            if len(slept) == 5:
+                holder.kill()
+                holder.wait()
+
+        clock = SimpleNamespace(sleep=sleep, monotonic=time.monotonic)  # trackers sleep as well
+        monkeypatch.setattr(processes, "time", clock)
+        processes.make(job)
+    assert len(slept) == 5
+    assert (job.path / "STATUS").read_text() == "done\n"

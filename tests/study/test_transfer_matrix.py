@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -160,16 +161,17 @@ def test_all_pairs_together_are_strata_and_methods_are_compared_run_by_run(
     result: dict[str, Any],
 ) -> None:
     told = result["summary"]["forward_transfer"]
-    values = [0.15 / 0.85, 0.0, 0.1 / 0.5, -0.35 / 0.3]
+    # gains over what there was to gain, means over the two seeds below the line
+    values = [0.15 / 0.9, 0.0 / 0.9, 0.1 / 0.4, -0.35 / 0.4]
     assert told["finetune"]["mean"]["value"] == pytest.approx(sum(values) / 4)
     assert told["finetune"]["iqm"]["value"] == pytest.approx((values[0] + values[1]) / 2)
-    ours = [0.05 / 0.85, 0.05 / 0.95, 0.0, 0.0]
+    ours = [0.05 / 0.9, 0.05 / 0.9, 0.0, 0.0]
     versus = told["progressive"]["versus"]["finetune"]
     assert versus["difference"]["value"] == pytest.approx((sum(ours) - sum(values)) / 4)
     # Pong: 2 of 4 comparisons are won; Freeway: 0 beats -1.17 twice, and loses to 0.2 twice
     assert versus["probability_of_improvement"]["value"] == pytest.approx((0.5 + 0.5) / 2)
     assert result["summary"]["transfer_score"]["finetune"]["pairs"] == 1  # Pong has none
-    means = [(0.15 / 0.85) / 2, (0.2 - 0.35 / 0.3) / 2]
+    means = [0.15 / (0.85 + 0.95), (0.1 - 0.35) / (0.5 + 0.3)]
     assert result["summary"]["reference_transfer"]["finetune"] == pytest.approx(sum(means) / 2)
     assert "jump_start" not in result["summary"]  # steps and scores of games have no common unit
 
@@ -197,6 +199,119 @@ def test_three_seeds_have_intervals(write_study: Write, tmp_path: Path) -> None:
     assert (found["low"], found["high"]) == pytest.approx((100, 120), abs=4)
     assert not any("fewer" in warning for warning in result["warnings"])
     assert "110.0 [1" in markdown(result)
+
+
+@pytest.fixture
+def pair(write_study: Write, tmp_path: Path) -> Study:
+    two = {"sources": ["Pong"], "targets": ["Freeway"], "methods": {"finetune": {}}}
+    return load_study(write_study(tmp_path, **two, seeds=[0, 1, 2], run=RUN))
+
+
+def flat(study: Study, experts: Sequence[float], runs: Sequence[float]) -> dict[str, Any]:
+    """Return the result of runs and experts that are level all the way, by seed."""
+    source = [0.0, 0.0, 0.0]
+    return transfer_matrix(
+        study,
+        [finished(e, {1: [experts[e.seed]] * 3}) for e in study.experts],
+        [finished(r, {1: source, 2: [runs[r.seed]] * 3}) for r in study.runs],
+        normalise,
+    )
+
+
+def test_an_expert_that_learned_little_does_not_rule_a_ratio(pair: Study) -> None:
+    result = flat(pair, [10.0, 10.0, 0.1], [12.0, 12.0, 12.0])
+    for metric in ("transfer_score", "transfer_score_above_random"):  # random play has 0
+        found = result["matrix"][metric]["finetune"]["Pong"]["Freeway"]
+        assert found["values"] == pytest.approx([120, 120, 12000])
+        assert found["mean"] == pytest.approx(100 * 36 / 20.1)
+        # seeds are drawn in pairs: thrice the third gives 12000, thrice one of the others 120
+        assert found["low"] == pytest.approx(120)
+        assert found["high"] == pytest.approx(12000)
+        assert result["summary"][metric]["finetune"]["mean"]["value"] == found["mean"]
+    gain = result["matrix"]["forward_transfer"]["finetune"]["Pong"]["Freeway"]
+    # of 20 points: gains 2, 2, 11.9; left to gain 10, 10, 19.9
+    assert gain["mean"] == pytest.approx(15.9 / 39.9)
+
+
+def test_an_expert_at_exactly_nothing_takes_its_own_ratio_alone(pair: Study) -> None:
+    result = flat(pair, [10.0, 10.0, 0.0], [12.0, 12.0, 12.0])
+    found = result["matrix"]["transfer_score"]["finetune"]["Pong"]["Freeway"]
+    assert found["values"] == [pytest.approx(120), pytest.approx(120), None]
+    assert found["mean"] == pytest.approx(180)
+    assert (found["low"], found["high"]) == (None, None)  # it may be drawn thrice
+    assert "| finetune | Pong | 180.0 (120.0, 120.0, -) |" in markdown(result)
+    summary = result["summary"]["transfer_score"]["finetune"]
+    assert (summary["pairs"], summary["mean"]["value"]) == (1, pytest.approx(180))
+    none = flat(pair, [0.0, 0.0, 0.0], [12.0, 12.0, 12.0])
+    assert none["matrix"]["transfer_score"]["finetune"]["Pong"]["Freeway"]["mean"] is None
+    assert none["summary"]["transfer_score"]["finetune"]["pairs"] == 0
+
+
+def test_speed_by_area_is_a_ratio_of_means_too(result: dict[str, Any]) -> None:
+    # below 8 over 50..100: experts 2/3 and 0; runs 0 and, 4 -> 10, two thirds of 4/2
+    found = result["matrix"]["relative_speed_by_area"]["finetune"]["Pong"]["Freeway"]
+    assert found["mean"] == pytest.approx((2 / 3) / (4 / 3))
+
+
+def test_methods_are_compared_where_a_single_run_has_no_ratio(
+    write_study: Write, tmp_path: Path
+) -> None:
+    two = {"sources": ["Pong"], "targets": ["Freeway"], "seeds": [0, 1], "run": RUN}
+    study = load_study(write_study(tmp_path, **two))  # finetune and weak
+    scores = {"finetune": 6.0, "weak": 9.0}
+    result = transfer_matrix(
+        study,
+        [finished(e, {1: [10.0 * (1 - e.seed)] * 3}) for e in study.experts],
+        [finished(r, {1: [0.0] * 3, 2: [scores[r.method]] * 3}) for r in study.runs],
+        normalise,
+    )
+    versus = result["summary"]["transfer_score"]["weak"]["versus"]["finetune"]
+    assert versus["difference"]["value"] == pytest.approx(100 * (18 - 12) / 10)
+    assert versus["probability_of_improvement"]["value"] is None
+    assert "| transfer_score | weak | 1 of 1 | 180.0 | 180.0 | 60.0 | - |" in markdown(result)
+
+
+def test_experts_that_did_not_reach_the_criterion_are_named(pair: Study) -> None:
+    def warned(*last: float) -> list[str]:
+        experts = [finished(e, {1: [0.0, 0.0, last[e.seed]]}) for e in pair.experts]
+        runs = [finished(r, {1: [0.0] * 3, 2: [0.0, 5.0, 9.0]}) for r in pair.runs]
+        told = transfer_matrix(pair, experts, runs, normalise)["warnings"]
+        return [warning for warning in told if "did not reach" in warning]
+
+    (one,) = warned(10.0, 0.0, 20.0)  # criterion: half of 10
+    assert one.startswith("Freeway: the expert of seed 1 did not reach the criterion (5.00)")
+    (two,) = warned(0.0, 0.0, 30.0)
+    assert two.startswith("Freeway: the experts of seeds 0, 1 did not reach")
+    assert not warned(8.0, 9.0, 10.0)
+
+
+def test_answers_that_take_more_work_than_the_experts_are_said(study: Study) -> None:
+    experts, runs = of_study(study)
+    experts = [replace(one, multiply_adds=1000) for one in experts]
+
+    def warned(finetune: int | None, progressive: Callable[[int], int | None]) -> list[str]:
+        work = [
+            replace(
+                run,
+                multiply_adds=finetune
+                if run.planned.method == "finetune"
+                else progressive(run.planned.seed),
+            )
+            for run in runs
+        ]
+        told = transfer_matrix(study, experts, work, normalise)["warnings"]
+        return [warning for warning in told if "multiply-adds" in warning]
+
+    assert not warned(1000, lambda seed: 1090)
+    assert not warned(None, lambda seed: None)
+    (told,) = warned(1000, lambda seed: 4000)
+    assert told == (
+        "progressive: an answer takes 4.0 times the expert's multiply-adds: the score is of "
+        "capacity and transfer together"
+    )
+    assert "takes 2.0 to 3.0 times" in warned(1000, lambda seed: 2000 + 1000 * seed)[0]
+    assert warned(1110, lambda seed: 1000)[0].startswith("finetune: an answer takes 1.1")
+    assert warned(800, lambda seed: 1000)[0].startswith("finetune: an answer takes 0.8 times")
 
 
 def test_experts_that_learned_nothing_give_no_criterion(study: Study) -> None:
@@ -292,7 +407,9 @@ def test_the_markdown_says_all_and_nothing_breaks_its_tables(result: dict[str, A
     text = markdown(result)
     for metric in result["metrics"].values():
         assert metric["title"][1:] in text
-    assert "| finetune | Pong |  | 85.0 (120.0, 50.0) |" in text
+    assert "| finetune | Pong |  | 79.2 (120.0, 50.0) |" in text  # 19 / 24
+    assert "from scratch, by fine-tuning, with the same seed" in text
+    assert "a cell is the ratio of means" in text
     assert "| finetune | Freeway | - (50.0, -) |  |" in text
     tables = [line for line in text.splitlines() if line.startswith("|")]
     assert all(line.endswith("|") for line in tables)
@@ -306,6 +423,6 @@ def test_the_terminal_shows_the_main_metrics(result: dict[str, Any]) -> None:
     console = Console(file=io.StringIO(), width=160)
     show(result, console)
     text = console.file.getvalue()  # type: ignore[attr-defined]
-    assert "85.0 (120.0, 50.0)" in text
+    assert "79.2 (120.0, 50.0)" in text
     assert "PNN's transfer score (% of the expert's area)" in text
     assert "note: 2 seeds" in text
