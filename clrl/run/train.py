@@ -363,7 +363,7 @@ class _Run:
             learner, where = self.learner, {"visit": self.cursor.visit + 1}
             try:
                 state = learner.played_state()
-                checkpoint.save(self.folder.ends, learner.step, state, where, keep=sys.maxsize)
+                checkpoint.save(self.folder.ends, learner.step, state, where, sys.maxsize)
             except checkpoint.CheckpointError as error:
                 self.console.notice(f"{error}; training goes on")
 

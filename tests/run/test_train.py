@@ -342,7 +342,7 @@ def test_a_frozen_trunk_forgets_exactly_nothing(method, forgets, tmp_path):
     assert first[0] != first[1]  # it was learned
     assert (first[1:] != first[1:2] * 3) is forgets
     assert (second[2] != second[3]) is forgets
-    assert (summary["metrics"]["forgetting"] == 0.0) is not forgets
+    # not Chaudhry's forgetting: before it was learned, a task may score higher by chance
     assert (summary["metrics"]["backward_transfer"] == 0.0) is not forgets
 
 
