@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -108,6 +108,21 @@ class Learner:
     def open_tasks(self) -> None:
         """Open what this visit learns from: `learned`."""
         raise NotImplementedError
+
+    def take_over(self, task: Task, state: dict[str, Any], weights: Sequence[Tensor]) -> None:
+        """Begin the first visit where another learner stood when it had learned the same task.
+
+        Args:
+            task: the first one.
+            state: the other's `state_dict`.
+            weights: of its net, in the order of `Net.first_parameters`.
+        """
+        self.begin_task(task)
+        with torch.no_grad():
+            for own, theirs in zip(self.net.first_parameters(task), weights, strict=True):
+                own.copy_(theirs)
+        self.generator.set_state(state["generator"])
+        self.step, self.task_step = state["step"], state["task_step"]
 
     def update(self) -> dict[str, float]:
         """Gather experience once, learn from it, and return records.

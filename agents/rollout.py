@@ -165,6 +165,10 @@ class OnPolicy(Learner):
             start += n
         return route
 
+    def take_over(self, task: Task, state: dict[str, Any], weights: Sequence[Tensor]) -> None:
+        super().take_over(task, state, weights)
+        self._restore_games(state)
+
     def update(self) -> dict[str, float]:
         self.net.train()
         batch = self.collect(self._route(training=True))
@@ -319,6 +323,10 @@ class OnPolicy(Learner):
         if "env" not in state:
             return None
         self.open_tasks()
+        return self._restore_games(state)
+
+    def _restore_games(self, state: dict[str, Any]) -> str | None:
+        """Put the games just opened where `state` has them; else say why they begin anew."""
         assert self._env is not None
         self._recent.extend(state["recent"])
         try:

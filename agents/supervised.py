@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, cast
 
@@ -132,6 +132,10 @@ class Supervised(Learner):
             torch.cat(source).to(device),
         )
         self._epoch = -1
+
+    def take_over(self, task: Task, state: dict[str, Any], weights: Sequence[Tensor]) -> None:
+        super().take_over(task, state, weights)
+        self._pictures = state["pictures"]
 
     def update(self) -> dict[str, float]:
         self.net.train()

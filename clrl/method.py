@@ -49,6 +49,14 @@ class Method:
         """The most environments that can play at once; None: as many as are wanted."""
         return None
 
+    @property
+    def starts_plainly(self) -> bool:
+        """Whether the first visit is fine-tuning's: what such a run learned can then be used.
+
+        False for a method that does anything, or keeps books, before `end_task` of that visit.
+        """
+        return True
+
     def build(self, spec: NetSpec) -> Net:
         """Make the net (hook 1). Called by the learner once, before anything is trained."""
         self._net: Net = PlainNet(spec)

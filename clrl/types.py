@@ -292,6 +292,14 @@ class Net(nn.Module):
         """Return by name the parameters that several tasks use: what penalties protect."""
         raise NotImplementedError
 
+    def first_parameters(self, task: Task) -> list[nn.Parameter]:
+        """Return what answers a task that is the first and has no other's help, as a plain net's.
+
+        In the order of the layers: the body's, the policy (or class) head's, the value head's; of
+        each the weight before the bias.
+        """
+        raise NotImplementedError
+
     def __call__(self, x: Tensor, route: Tensor, context: Tensor | None = None) -> Output:
         given = (x, route) if context is None else (x, route, context)
         out: Output = super().__call__(*given)  # typed as forward is

@@ -40,7 +40,10 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "clrl.run": ("clrl", *CORE),  # config, checkpoint, tracking, ...: one run's parts
     "clrl.run.config": ("clrl",),  # names every method, agent, body, game: to validate them
     "clrl.run.assemble": ("clrl",),  # the room where tasks, learners and methods meet,
-    "clrl.run.train": ("clrl",),  # with the one that walks a run through them
+    "clrl.run.walk": ("clrl",),  # with the one that walks a run through them
+    "clrl.run.saving": ("clrl",),
+    "clrl.run.summary": ("clrl",),
+    "clrl.run.pretrained": ("clrl",),
     "clrl.run.evaluate": ("clrl",),  # and the one that scores them
     "clrl.study": ("clrl.errors", "clrl.types", "clrl.run"),  # starts runs, reads their folders
     "clrl.bench": ("clrl",),  # measures all of them
@@ -53,7 +56,7 @@ ROOMS = ("clrl.methods", "clrl.agents", "clrl.envs")  # no two of them meet, but
 COMPOSERS = (
     "clrl.run.config",
     "clrl.run.assemble",
-    "clrl.run.train",
+    "clrl.run.walk",
     "clrl.run.evaluate",
     "clrl.run.record",
     "clrl.bench",

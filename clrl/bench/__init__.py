@@ -30,6 +30,9 @@ FIGURES = (
              "at most", 1.05, "x", f"{METHODS}:update", (name, n))
       for name, n in (("ewc", 1), ("ewc", 10), ("ewc", 100), ("l2", 10), ("mas", 10), ("spp", 10),
                       ("si", 10))),
+    *(Figure(f"{name}_pictures", f"a step on pictures: {name} over fine-tuning, 10 behind it",
+             "at most", 1.05, "x", f"{METHODS}:update", (name, 10, None, "pictures"))
+      for name in ("ewc", "l2", "mas", "spp", "si")),
     Figure("ewc_decoupled", "an update's time under ewc with form: decoupled, 10 behind it",
            "at most", 1.05, "x", f"{METHODS}:update", ("ewc", 10, {"form": "decoupled"})),
     Figure("fisher", "exact Fisher of 500 states and 18 actions: speed over a loop over samples",

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from clrl.agents.learner import Learner
 from clrl.agents.rollout import OnPolicy
 from clrl.bench.figure import Measurement, Setting, Workload, interleave, seconds_per_unit
+from clrl.bench.pictures import Noise, noise_config
 from clrl.bench.subject import (
     agent_of,
     assembled,
@@ -20,21 +24,27 @@ from clrl.bench.subject import (
     threads,
     training,
 )
+from clrl.method import Method
 from clrl.methods import REGISTRY
 from clrl.methods.fisher import exact_fisher
-from clrl.types import Net, Task, as_route
+from clrl.run.assemble import assemble
+from clrl.types import Net, Task, TaskSequence, as_route
 
 __all__ = ["fisher_over_loop", "fisher_seconds", "loop_fisher", "update"]
 
-FEW = 8
+FEW = {"n_samples": 8, "n_batches": 1, "batch_size": 8}
 TURNS = 10  # short ones: what is measured is a few per cent
 STATES, GAME, LOOP_STATES = 500, "Seaquest", 8  # Seaquest has 18 actions
 
 
 def update(
-    setting: Setting, name: str, n_tasks: int, settings: Mapping[str, Any] | None = None
+    setting: Setting,
+    name: str,
+    n_tasks: int,
+    settings: Mapping[str, Any] | None = None,
+    kind: Literal["games", "pictures"] = "games",
 ) -> Measurement:
-    """Measure A2C's time per step under a method over its time under fine-tuning.
+    """Measure a learner's time per step under a method over its time under fine-tuning.
 
     Args:
         setting: how.
@@ -42,33 +52,49 @@ def update(
         n_tasks: finished tasks, each taken in by `end_task` (with few states: how many an
             importance was averaged over does not show in an update).
         settings: of the method, where they are not its defaults.
+        kind: `games`: A2C with the Nature net; `pictures`: batches of 128 and 400-400 units, where
+            there is next to nothing beside the weights for a penalty to hide behind.
     """
+    module, _, cls_name = REGISTRY[name][0].partition(":")
+    cls = getattr(importlib.import_module(module), cls_name)
+    few = {f.name: FEW[f.name] for f in fields(cls) if f.name in FEW}
+    method = cls(**(few | dict(settings or {})))
     precision = best_precision(setting.device)
-    module, _, cls = REGISTRY[name][0].partition(":")
-    few = {"n_samples": FEW, "n_batches": 1} | ({"batch_size": FEW} if name == "spp" else {})
-    quick = few if name not in ("lwf", "frozen", "joint") else {}
-    method = getattr(importlib.import_module(module), cls)(**(quick | dict(settings or {})))
-    with (
-        learning(setting, agent_of("a2c"), method=method, precision=precision) as protected,
-        learning(setting, agent_of("a2c"), precision=precision) as free,
-    ):
+    with _learner(setting, kind, method) as protected, _learner(setting, kind, Method()) as free:
         for _ in range(n_tasks):
+            protected.update()
             protected.end_task()
         protected.begin_task(protected.task)
         least = setting.seconds / TURNS
         sides = training(protected, least), training(free, least)
         rows = interleave(*sides, pairs=setting.pairs, turns=TURNS)
-        rollout = free.n_envs * free.n_steps
         return Measurement(
             [ours / finetune for ours, finetune in rows],
             {
-                f"{name}_update_seconds": [ours * rollout for ours, _ in rows],
-                "finetune_update_seconds": [finetune * rollout for _, finetune in rows],
+                f"{name}_step_seconds": [ours for ours, _ in rows],
+                "finetune_step_seconds": [finetune for _, finetune in rows],
                 "tasks": n_tasks,
                 "precision": precision,
                 **threads(free),
             },
         )
+
+
+@contextmanager
+def _learner(
+    setting: Setting, kind: Literal["games", "pictures"], method: Method
+) -> Iterator[Learner]:
+    """Yield a learner that has begun a task."""
+    if kind == "games":
+        precision = best_precision(setting.device)
+        with learning(setting, agent_of("a2c"), method=method, precision=precision) as learner:
+            yield learner
+        return
+    task = Noise(0, "noise", 2)
+    config = replace(noise_config(setting), method=method)
+    pictures = assemble(config, TaskSequence((task,), (0,)))
+    pictures.begin_task(task)
+    yield pictures
 
 
 def fisher_over_loop(setting: Setting) -> Measurement:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 
 from clrl.agents.a2c import A2C
+from clrl.agents.learner import Learner
 from clrl.agents.ppo import PPO
 from clrl.agents.rollout import OnPolicy
 from clrl.bench.figure import Setting, Workload, seconds_per_unit
@@ -94,8 +95,8 @@ def learning(
         yield learner
 
 
-def training(learner: OnPolicy, least: float) -> Workload:
-    """Return training for `least` seconds, in whole updates: seconds per agent step.
+def training(learner: Learner, least: float) -> Workload:
+    """Return training for `least` seconds, in whole updates: seconds per step.
 
     What a run records of its method every thousand steps is in it.
     """
@@ -115,7 +116,7 @@ def finish_work(device: torch.device) -> Callable[[], None]:
     return torch.cuda.synchronize if device.type == "cuda" else lambda: None
 
 
-def threads(learner: OnPolicy) -> dict[str, int | str]:
+def threads(learner: Learner) -> dict[str, int | str]:
     """Return the thread counts of torch and of the emulators."""
     emulators = learner.settings.threads
     return {

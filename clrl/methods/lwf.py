@@ -63,12 +63,17 @@ class LwF(Method):
             self._teacher = copy.deepcopy(self._student).requires_grad_(False)
 
     def _distilled(self, earlier: list[Task]) -> list[tuple[int, tuple[int, ...]]]:
-        outputs = [(t.id, t.legal or tuple(range(t.n_outputs))) for t in earlier]
-        if not self._student.spec.shared_head:
+        """Return whose answers are kept: task ids, each with the logits that are its answer."""
+        spec = self._student.spec
+        if not spec.shared_head:
             return [(t.id, tuple(range(t.n_outputs))) for t in earlier]
-        if not self._student.spec.masks and earlier:  # one softmax over all of them
-            return [(earlier[0].id, tuple(sorted({y for _, legal in outputs for y in legal})))]
-        return [(k, legal) for legal, k in {legal: k for k, legal in reversed(outputs)}.items()]
+        legal = {t.id: t.legal or tuple(range(t.n_outputs)) for t in earlier}
+        if not spec.masks and earlier:  # one softmax over all of them
+            return [(earlier[0].id, tuple(sorted(set().union(*legal.values()))))]
+        first: dict[tuple[int, ...], int] = {}
+        for k, outputs in legal.items():  # the same outputs of one head are one answer
+            first.setdefault(outputs, k)
+        return [(k, outputs) for outputs, k in first.items()]
 
     def loss(self, batch: Batch, loss_fn: LossFn) -> Tensor | float:
         if self._teacher is None:

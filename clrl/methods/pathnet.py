@@ -106,6 +106,10 @@ class PathNetMethod(Method):
 
     # ------------------------------------------------------------------------------------ hooks
 
+    @property
+    def starts_plainly(self) -> bool:
+        return False
+
     def build(self, spec: NetSpec) -> Net:
         """Make a net without a path for any task yet.
 

@@ -124,13 +124,18 @@ class Penalty(Method):
         return {name: p for name, p in shared.items() if not name.startswith("heads.value.")}
 
     def draw(self, data: Iterator[Batch]) -> Batch:
-        """Draw `n_samples`, evenly spaced within batches: no generator is needed."""
+        """Draw `n_samples` by chance from `n_batches` batches, the same ones every time.
+
+        By chance, as a stride would keep time with the environments of a rollout, whose steps
+        follow one another: it would take few moments of each, and several all but alike.
+        """
         per_batch = -(-self.n_samples // self.n_batches)
         drawn: list[Batch] = []
+        chance = torch.Generator().manual_seed(0)
         while sum(map(len, drawn)) < self.n_samples:
             batch = next(data)
-            index = torch.linspace(0, len(batch) - 1, min(per_batch, len(batch)))
-            drawn.append(batch[index.round().long().to(batch.x.device)])
+            index = torch.randperm(len(batch), generator=chance)[:per_batch]
+            drawn.append(batch[index.to(batch.x.device)])
         names = [f.name for f in fields(drawn[0]) if getattr(drawn[0], f.name) is not None]
         parts = {name: [getattr(b, name) for b in drawn] for name in names}
         return replace(

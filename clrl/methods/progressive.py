@@ -53,6 +53,10 @@ class Progressive(Method):
             if not 0 < value < math.inf:
                 raise ValueError(f"{name} is {value}: expected a number above 0")
 
+    @property
+    def starts_plainly(self) -> bool:
+        return not self.random_first
+
     def build(self, spec: NetSpec) -> Net:
         """Make a net without a column for any task yet.
 

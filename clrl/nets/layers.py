@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from clrl.types import MASKED, ClrlError, Conv, LayerSpec, MaxPool, NetSpec, Output
+from clrl.types import MASKED, ClrlError, Conv, LayerSpec, MaxPool, NetSpec, Output, Task
 
 __all__ = [
     "Heads",
@@ -164,6 +164,12 @@ class Heads(nn.Module):
         if not self._masks:
             return output
         return output._replace(logits=output.logits.masked_fill(~self.legal[route], MASKED))
+
+    def of(self, task: Task) -> list[nn.Parameter]:
+        """Return the weight and bias of the task's policy head, then of its value head."""
+        k = 0 if self.shared else task.id
+        heads = [self.policy[k], *([self.value[k]] if len(self.value) else [])]
+        return [p for head in heads for p in (head.weight, head.bias)]
 
     def _one(self, h: Tensor, k: int) -> Output:
         with torch.autocast(h.device.type, enabled=False):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from clrl.nets.layers import Heads, as_input, chain
-from clrl.types import Net, NetSpec, Output
+from clrl.types import Net, NetSpec, Output, Task
 
 __all__ = ["PlainNet"]
 
@@ -42,6 +42,9 @@ class PlainNet(Net):
 
     def body_parameters(self) -> dict[str, nn.Parameter]:
         return {n: p for n, p in self.named_parameters() if n.startswith("trunk.")}
+
+    def first_parameters(self, task: Task) -> list[nn.Parameter]:
+        return [*self.trunk.parameters(), *self.heads.of(task)]
 
     def shared_parameters(self) -> dict[str, nn.Parameter]:
         shared = self.body_parameters()

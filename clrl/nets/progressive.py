@@ -142,6 +142,10 @@ class ProgressiveNet(Net):
     def body_parameters(self) -> dict[str, nn.Parameter]:
         return {n: p for n, p in self.named_parameters() if ".heads." not in n}
 
+    def first_parameters(self, task: Task) -> list[nn.Parameter]:
+        column = self._first(self.column_of[task.id] + 1)[-1]
+        return [*column.body.parameters(), *column.heads.parameters()]
+
     def shared_parameters(self) -> dict[str, nn.Parameter]:
         """Return none: what several tasks use is frozen before the second one begins."""
         return {}

@@ -157,7 +157,7 @@ def to_dict(config: Config) -> dict[str, Any]:
             result[f.name] = _plain(asdict(value))
         else:
             result[f.name] = value
-    for key in ("name", "tasks"):  # the one that is not used says nothing
+    for key in ("name", "tasks", "pretrained"):  # one that is not used says nothing
         if result["sequence"][key] is None:
             del result["sequence"][key]
     return copy.deepcopy(result)

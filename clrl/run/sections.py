@@ -42,6 +42,10 @@ class SequenceConfig:
     """How often the whole sequence is gone through."""
     order_seed: Seed | None = None
     """Shuffles the order of the tasks; null: as written."""
+    pretrained: str | None = None
+    """A run that learned the first task alone, with this one's agent and net: what it learned and
+    recorded is taken over in place of the first visit. `<runs>/<name>` stands for its run of this
+    seed; null: learn it."""
     scenario: Literal["task", "domain", "class"] = "task"
     """For pictures: the `task` is known when it is tested; or not, and classes mean the same in
     all of them (`domain`), or every task brings new ones (`class`): all classes of the sequence

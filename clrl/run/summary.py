@@ -6,11 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 from clrl.agents.learner import Learner
+from clrl.run.console import Console
 from clrl.run.costs import sizes
 from clrl.study.metrics import basic_metrics, normalised, score_matrix
 from clrl.types import TaskSequence
 
-__all__ = ["summarise"]
+__all__ = ["DIGITS", "row_names", "show", "summarise"]
+
+DIGITS = {"return": None, "accuracy": 2}  # shown of a score; None: as its size deserves
 
 
 def summarise(
@@ -54,3 +57,17 @@ def summarise(
         "seeds": {"run": learner.settings.seed},
         "config_hash": config_hash,
     }
+
+
+def show(summary: dict[str, Any], console: Console | None = None) -> None:
+    """Print the score matrix of a summary."""
+    tasks, share = summary["tasks"], summary["normalised"]["matrix"]
+    known = any(score is not None for row in share for score in row)
+    console = console or Console(tasks, 0, DIGITS[summary.get("score", "return")])
+    console.matrix(tasks, summary["matrix"], row_names(summary), share if known else None)
+
+
+def row_names(summary: dict[str, Any]) -> list[str]:
+    """Return what each row of the score matrix is called."""
+    visits = [summary["tasks"][k] for k in summary["visits"]]
+    return ["before", *(f"after {i} {name}" for i, name in enumerate(visits, 1))]

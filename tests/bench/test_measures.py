@@ -15,11 +15,12 @@ import torch
 from clrl.agents.a2c import A2C
 from clrl.agents.ppo import PPO
 from clrl.agents.rollout import OnPolicy
-from clrl.bench import costs, memory, methods, sb3, speed, subject
+from clrl.bench import costs, memory, methods, pictures, sb3, speed, subject
 from clrl.bench.figure import Measurement, Setting
 from clrl.envs.vector import AtariVectorEnv
 from clrl.methods.ewc import EWC
 from clrl.methods.fisher import exact_fisher
+from clrl.methods.si import SI
 from clrl.nets.bodies import body
 from clrl.nets.plain import PlainNet
 from clrl.types import ClrlError, LossFn, NetSpec, Task, as_route
@@ -120,7 +121,7 @@ def test_ewc_is_measured_with_the_tasks_folded_in(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(EWC, "end_task", counted)
     measured = methods.update(TINY, "ewc", 3)
-    ewc, finetune = parts(measured, "ewc_update_seconds", "finetune_update_seconds")
+    ewc, finetune = parts(measured, "ewc_step_seconds", "finetune_step_seconds")
     assert measured.values == pytest.approx(ewc / finetune)
     assert len(ended) == measured.parts["tasks"] == 3
 
@@ -164,7 +165,31 @@ def test_a_slower_penalty_is_a_larger_figure(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(EWC, "edit_gradients", slow)
     measured = methods.update(TINY, "ewc", 1)
     assert min(measured.values) > 1.5
-    assert measured.parts["ewc_update_seconds"][0] > 0.2
+    assert measured.parts["ewc_step_seconds"][0] * 80 > 0.2  # 16 environments, 5 steps
+
+
+def test_penalties_are_measured_on_pictures_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    step = SI.after_step
+
+    def slow(method: SI, step_size: float) -> None:
+        assert method.penalty.weight  # tasks lie behind it
+        time.sleep(0.02)
+        step(method, step_size)
+
+    monkeypatch.setattr(pictures, "HIDDEN", (8, 8))
+    fast = methods.update(TINY, "si", 2, kind="pictures")
+    end_task = SI.end_task
+
+    def ended(method: SI, task: Task, data: Any) -> None:
+        end_task(method, task, data)
+        monkeypatch.setattr(SI, "after_step", slow)
+
+    monkeypatch.setattr(SI, "end_task", ended)
+    measured = methods.update(TINY, "si", 1, kind="pictures")
+    si, finetune = parts(measured, "si_step_seconds", "finetune_step_seconds")
+    assert measured.values == pytest.approx(si / finetune)
+    assert min(si) > 0.02 > max(finetune)
+    assert max(fast.values) < min(measured.values)
 
 
 @pytest.mark.atari

@@ -27,7 +27,6 @@ SMALL: dict[str, dict[str, Any]] = {  # settings that make a method quick, nothi
     "mas": {"n_samples": 32, "n_batches": 2},
     "spp": {"n_samples": 32, "n_batches": 2, "batch_size": 16},
 }
-TRAINS_OLD_HEADS = {"joint", "lwf"}  # by design: on their tasks' data, towards their old answers
 LEARNERS: dict[str, dict[str, Any]] = {
     "ppo": {"n_envs": 4, "n_steps": 16, "batch_size": 32},
     "a2c": {"n_envs": 4},

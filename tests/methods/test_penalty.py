@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 import torch
 
@@ -407,6 +408,30 @@ def test_samples_are_drawn_from_as_many_batches_as_asked():
     everything = torch.cat([b.x for b in drawn]), torch.cat([b.label for b in drawn])
     for x, label in zip(sample.x, sample.label, strict=True):  # rows stay together
         assert (everything[1][(everything[0] == x).all(1)] == label).all()
+
+
+def test_samples_of_a_rollout_are_spread_over_its_steps_in_every_environment():
+    """Steps of a rollout follow one another: a stride near N would take a few of them, in a row."""
+    T, N = 64, 16
+    method = built("ewc", n_samples=512, n_batches=8)
+
+    def rollouts() -> Iterator[Labelled]:
+        for k in itertools.count():  # x tells where a sample stands: rollout, step, environment
+            t, n = torch.arange(T)[:, None].expand(T, N), torch.arange(N).expand(T, N)
+            x = torch.stack([torch.full((T, N), k), t, n], -1).flatten(0, 1).float()
+            zeros = torch.zeros(T * N)
+            yield Labelled(x=x, route=zeros.long(), score=zeros, label=zeros.long())
+
+    sample = method.draw(rollouts())
+    assert len(torch.unique(sample.x, dim=0)) == 512
+    gaps = []
+    for k, n in itertools.product(range(8), range(N)):
+        own = sample.x[(sample.x[:, 0] == k) & (sample.x[:, 2] == n)]
+        steps = own[:, 1].sort().values
+        gaps += steps.diff().tolist()
+    # 4 of 64 steps by chance: 16 apart on average less what the ends take, and seldom neighbours
+    assert 10 < np.mean(gaps) < 16
+    assert np.mean(np.array(gaps) == 1) < 0.15
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from clrl.cli import main
 from clrl.envs.vision import build_image_sequence
+from clrl.nets.plain import PlainNet
 from clrl.run.assemble import assemble, sequence_of
 from clrl.run.config import load_config
 from clrl.run.environment import describe_environment
@@ -17,6 +20,7 @@ from clrl.run.evaluate import evaluate_run
 from clrl.run.records import read_records
 from clrl.run.train import train
 from clrl.study.importances import load_importances
+from clrl.types import MASKED
 
 pytest.importorskip("sklearn", reason="the bundled digits come with scikit-learn")
 
@@ -119,6 +123,24 @@ def test_several_scenarios_and_joint_training_run(tmp_path):
             config = load_config(written(tmp_path), [*changes, f"name={name}", "sequence.steps=20"])
             summary = json.loads((train(config, tmp_path / "runs") / "summary.json").read_text())
             assert len(summary["matrix"]) == 3
+
+
+@pytest.mark.parametrize("scenario", ["task", "domain", "class"])
+def test_only_a_scenario_that_tells_the_task_masks_other_tasks_classes(scenario, tmp_path):
+    heads = "per_task" if scenario == "task" else "shared"
+    changes = [f"sequence.scenario={scenario}", f"net.heads={heads}"]
+    config = load_config(written(tmp_path), changes)
+    learner = assemble(config, sequence_of(config))
+    assert learner.net.spec.masks is (scenario == "task")
+    x = torch.zeros((2, *learner.net.spec.input_shape), dtype=torch.uint8)
+    logits = learner.net(x, torch.tensor([0, 1])).logits
+    n_classes = 4 if scenario == "class" else 2  # two tasks of two: one softmax over all of them
+    assert logits.shape == (2, n_classes)
+    assert (logits > MASKED).all()
+    if scenario == "class":  # a task that is told would answer with its own classes alone
+        told = dataclasses.replace(learner.net.spec, masks=True)
+        masked = PlainNet(told)(x, torch.tensor([0, 1])).logits
+        assert (masked == MASKED).sum() == 4
 
 
 def test_the_environment_names_the_data_by_checksum(tmp_path, monkeypatch):

@@ -200,7 +200,7 @@ def test_a_report_that_cannot_be_made_fails_no_run(tmp_path, monkeypatch, capsys
     def broken(*args: object, **kwargs: object) -> None:
         raise ZeroDivisionError("in a chart")
 
-    monkeypatch.setattr("clrl.run.train.write_report", broken)
+    monkeypatch.setattr("clrl.run.walk.write_report", broken)
     run = train(write_config(tmp_path), tmp_path / "runs", toy_sequence(2))
     assert (run / "STATUS").read_text().strip() == "done"
     assert not (run / "report.html").exists()

@@ -642,3 +642,21 @@ def test_the_command_writes_three_files_beside_the_runs(
     written = capsys.readouterr().out.split()
     assert written == [str(folder / f"report.{ending}") for ending in ("html", "md", "csv")]
     assert all(Path(path).stat().st_size for path in written)
+
+
+def test_forward_transfer_of_spp_is_beside_joint_training_where_there_is_some(
+    tmp_path: Path,
+) -> None:
+    """Worked by hand: task A is learned to 14 and to 16, joint training ends at 18 and at 20."""
+    for seed, (learned, joint) in enumerate(((14.0, 18.0), (16.0, 20.0), (15.0, 19.0))):
+        write_run(tmp_path, "ewc", seed, [[10, 10], [learned, 11], [13, 17]])
+        joined = {"method": {"name": "joint"}}
+        write_run(tmp_path, "joint", seed, [[10, 10], [19, 11], [joint, 18]], settings=joined)
+    alone = reported(tmp_path / "alone", tmp_path / "ewc")
+    assert "forward transfer (SPP)" not in alone["md"]
+    both = reported(tmp_path / "both", tmp_path / "ewc", tmp_path / "joint")
+    rows = cells(both["csv"], "Every metric, human-normalised score")
+    told = {row["method"]: row["forward transfer (SPP), beside joint"] for row in rows}
+    # on the common scale: ((14 + 16 + 15) / 3 - (18 + 20 + 19) / 3) / 10, task A alone
+    assert told["ewc"].startswith("-0.4")
+    assert told["joint"] in ("", "-", "–")

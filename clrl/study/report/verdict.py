@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from clrl.study.metrics import spp_forward_transfer
 from clrl.study.report.charts import DotChart, Row
 from clrl.study.report.document import Cell, Estimate, Figure, Part, Section, Table, Text, shown
 from clrl.study.report.groups import Group
@@ -97,9 +98,21 @@ def _every_metric(groups: Sequence[Group], scale: Scale) -> Table:
             row.append(estimate_iqm(scale.finals(group)))
         rows.append([*row, *(estimate([run[name] for run in runs]) for name in METRICS)])
     columns += [metric.title for metric in METRICS.values()]
+    if joint := next((g for g in groups if g.first.config["method"]["name"] == "joint"), None):
+        columns.append(f"forward transfer (SPP), beside {joint.label}")
+        for row, group in zip(rows, groups, strict=True):
+            row.append(None if group is joint else _beside_joint(group, joint, scale))
     note = "" if scale.is_common else "; tasks' raw scores have no common unit: read by task"
     title = f"Every metric, {scale.name}{note}"
     return Table(title, columns, rows, turned=len(groups) <= TOLD)  # more do not fit side by side
+
+
+def _beside_joint(group: Group, joint: Group, scale: Scale) -> Estimate:
+    """Return what a method's protection costs in learning, beside joint training's mean scores."""
+    finals = scale.finals(joint)
+    upper = [float(mean(finals[task])) if finals else None for task in joint.first.tasks]
+    runs = group.finished
+    return estimate([spp_forward_transfer(scale.matrix(run), run.visits, upper) for run in runs])
 
 
 def _beside_first(groups: Sequence[Group], values: Values, scale: Scale, metric: str) -> Table:

@@ -12,15 +12,15 @@ from __future__ import annotations
 import json
 import statistics
 import sys
+from itertools import product
 from pathlib import Path
 
 import yaml
 from matplotlib.figure import Figure
 
-from clrl.study.figures import save
+from clrl.study.figures import COLORS, MARKERS, save
 
 HERE = Path(__file__).parent
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 
 
 def main() -> None:
@@ -56,7 +56,8 @@ def drawn(groups: dict[str, list[tuple[str, int, dict]]]) -> Figure:
     """Return the figure."""
     figure = Figure(figsize=(6.4, 3.8), layout="constrained")
     axis = figure.add_subplot()
-    for runs, color in zip(groups.values(), COLORS, strict=False):
+    styles = product(MARKERS, COLORS)  # more than will ever be wanted
+    for runs, (marker, color) in zip(groups.values(), styles, strict=False):
         points = []
         for _, _, summary in runs:
             matrix = summary["normalised"]["matrix"]
@@ -66,7 +67,7 @@ def drawn(groups: dict[str, list[tuple[str, int, dict]]]) -> Figure:
             points.append((100 * after / before, summary["matrix"][-1][new]))
         if points:
             x, y = zip(*points, strict=True)
-            axis.plot(x, y, "o", color=color, ms=7, alpha=0.85, label=runs[0][0])
+            axis.plot(x, y, marker, ls="", color=color, ms=7, alpha=0.85, label=runs[0][0])
     axis.axvline(95, color="0.7", lw=0.8, ls=":")
     axis.set(xlabel="left of the old games' scores (%)", ylabel="the last game's score (Freeway)")
     axis.spines[["top", "right"]].set_visible(False)

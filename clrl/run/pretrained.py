@@ -1,0 +1,125 @@
+"""A first visit that another run has learned already, to be taken over instead of learned again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from clrl.run import checkpoint
+from clrl.run.assemble import sequence_of
+from clrl.run.config import Config, differences, load_config
+from clrl.run.folder import RunFolder
+from clrl.run.records import read_records
+from clrl.types import ClrlError, TaskSequence
+
+__all__ = ["Pretrained", "find_pretrained"]
+
+SAME = ("agent", "net", "protocol", "precision", "seed")  # what both runs must have alike
+SAME += ("sequence.steps", "sequence.scenario", "sequence.held_out")
+SAME += ("evaluation.episodes", "evaluation.policy")  # its scores are taken over too
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A run as it stood when its first visit had just ended.
+
+    Attributes:
+        run: its folder.
+        learner: its learner's `state_dict`.
+        weights: of its net, in the order of `Net.first_parameters`.
+        seconds: wall time of the visit.
+        metrics: the visit's records.
+        evaluations: of the visit's task while it was learned, its end not among them.
+    """
+
+    run: Path
+    learner: dict[str, Any]
+    weights: list[Tensor]
+    seconds: float
+    metrics: list[dict[str, Any]]
+    evaluations: list[dict[str, Any]]
+
+
+def find_pretrained(config: Config, sequence: TaskSequence) -> Pretrained:
+    """Read the run that `sequence.pretrained` names, and see that it fits.
+
+    Args:
+        config: of the run that is to take its first visit over.
+        sequence: its tasks.
+
+    Raises:
+        ClrlError: (exit 2) no such run, one of other tasks or terms, one that stands elsewhere, a
+            method whose first visit is not fine-tuning's.
+    """
+    given = str(config.sequence.pretrained)
+    run = Path(given)
+    if not (run / "config.yaml").exists() and (run / f"seed{config.seed}").is_dir():
+        run = run / f"seed{config.seed}"
+    folder, task = RunFolder.open(run), sequence.tasks[sequence.visits[0]]
+    made_with = load_config(folder.config)
+    for whose, method in (("this run's", config.method), (f"{run}'s", made_with.method)):
+        if not method.starts_plainly:
+            raise _refusal(
+                given,
+                f"{whose} method, {type(method).__name__}, does not learn its first task as "
+                "fine-tuning does",
+                "leave sequence.pretrained out",
+            )
+    if config.agent.schedule_over == "sequence":
+        raise _refusal(
+            given,
+            "agent.schedule_over is 'sequence': the first visit's rates depend on the others",
+            "use agent.schedule_over=task, or leave sequence.pretrained out",
+        )
+    changes = [
+        line
+        for line in differences(made_with, config)
+        if any(line.startswith((f"{key}:", f"{key}.")) for key in SAME)
+    ]
+    if changes:
+        told = "; ".join(changes[:3])
+        raise _refusal(given, f"it was made otherwise ({told})", "make the two agree")
+    theirs = sequence_of(made_with)
+    first = theirs.tasks[theirs.visits[0]]
+    if (first.name, first.n_outputs) != (task.name, task.n_outputs):
+        raise _refusal(
+            given,
+            f"its first task is {first.name!r} with {first.n_outputs} outputs",
+            f"expected {task.name!r} with {task.n_outputs}",
+        )
+    found = checkpoint.load_latest(folder.checkpoints)
+    cursor = found.state["cursor"] if found else {}
+    if found is None or (cursor["visit"], cursor["stage"]) != (1, "begin"):
+        raise _refusal(
+            given,
+            "its newest checkpoint does not stand at the end of its first visit",
+            "expected a finished run of that task alone",
+        )
+    learner = found.state["learner"]
+    weights = _first_weights(learner["net"], first.id)
+    if weights is None:
+        raise _refusal(given, "its net is not plain", "expected a run of fine-tuning or a penalty")
+    metrics = [row for row in read_records(folder.metrics)[0] if row["visit"] == 1]
+    evaluations = [
+        row
+        for row in read_records(folder.evaluations)[0]
+        if (row["phase"], row["visit"], row["task_evaluated"]) == ("during", 1, task.name)
+    ]
+    seconds = float(cursor["costs"][0]["seconds"])
+    return Pretrained(run, learner, weights, seconds, metrics, evaluations)
+
+
+def _first_weights(net: dict[str, Tensor], task_id: int) -> list[Tensor] | None:
+    """Return a plain net's tensors in the order of `Net.first_parameters`; None for other nets."""
+    trunk = sorted({int(name.split(".")[1]) for name in net if name.startswith("trunk.")})
+    k = task_id if f"heads.policy.{task_id}.weight" in net else 0  # a shared head
+    modules = [*(f"trunk.{i}" for i in trunk), f"heads.policy.{k}", f"heads.value.{k}"]
+    names = [f"{module}.{part}" for module in modules for part in ("weight", "bias")]
+    return [net[name] for name in names if name in net] if trunk else None
+
+
+def _refusal(given: str, why: str, remedy: str) -> ClrlError:
+    return ClrlError(f"sequence.pretrained is {given!r}: {why}; {remedy}", 2)
