@@ -79,7 +79,7 @@ class Pace:
             pace = statistics.median(own) if own else other
             if pace is None:
                 return None
-            total += self._start_up + pace * _steps(run)
+            total += self._start_up + pace * (_steps(run) - run.shares * run.config.sequence.steps)
         return total / min(at_a_time, max(1, len(runs)))
 
 
@@ -123,4 +123,5 @@ def in_words(seconds: float | None) -> str:
 
 
 def _steps(run: PlannedRun) -> int:
+    """Return the steps that a run's time stands for: what it takes over counts as learned."""
     return (len(run.sources) + 1) * run.config.sequence.steps

@@ -9,8 +9,10 @@
 
 Every run learns a source (or a chain of them) and then a target, with one method and one seed; a
 target is not put after a chain that it is part of. Beside these there is for every target and seed
-an expert, which learns it alone, from scratch, by fine-tuning, whatever the method.
-Where a method's answer takes more work than the expert's, the result says so.
+an expert, which learns it alone, from scratch, by fine-tuning, whatever the method. With
+`share_sources` every first source has one too, and all methods that learn a first task as
+fine-tuning does go on from there: they are compared from the same start, and a source is learned
+once a seed. Where a method's answer takes more work than the expert's, the result says so.
 """
 
 from __future__ import annotations
@@ -58,6 +60,9 @@ class StudyConfig:
     """Of the runs: run k is compared with the expert of the same seed."""
     run: Config
     """All that the runs have in common, as in the configuration of a run."""
+    share_sources: bool = True
+    """Learn a first source once a seed, as an expert, and go on from there with every method that
+    would learn it by fine-tuning; false: every run learns all of its tasks."""
     criterion: Annotated[float, Field(gt=0, le=1)] = 0.5
     """Share of the experts' way, from their first score to their last, that relative speed and
     time to threshold are measured to."""
@@ -107,12 +112,14 @@ class PlannedRun:
         sources: names of the tasks before the target; none for an expert.
         target: name of the task whose learning is looked at.
         config: all of it; its name is unique in the study.
+        shares: whether its first task is taken over from the expert of that task and seed.
     """
 
     method: str
     sources: tuple[str, ...]
     target: str
     config: Config
+    shares: bool = False
 
     @property
     def seed(self) -> int:
@@ -144,7 +151,8 @@ class Study:
     @property
     def targets(self) -> list[str]:
         """Names of the targets: its columns."""
-        return list(dict.fromkeys(run.target for run in self.experts))
+        wanted = {run.target for run in self.runs}
+        return [k for k in dict.fromkeys(run.target for run in self.experts) if k in wanted]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the resolved study as plain values."""
@@ -167,7 +175,7 @@ class Study:
 
 
 SET_BY_STUDY = ("name", "method", "seed")  # of a run's keys, those that the study sets
-SET_IN_SEQUENCE = ("tasks", "name", "cycles", "order_seed")
+SET_IN_SEQUENCE = ("tasks", "name", "cycles", "order_seed", "pretrained")
 
 
 def load_study(path: Path | str, overrides: Sequence[str] = ()) -> Study:
@@ -239,11 +247,6 @@ def _planned(config: StudyConfig, file: str) -> Study:
     chains = [(x,) if isinstance(x, str) else x for x in config.sources]
     entries = [*dict.fromkeys([*(entry for chain in chains for entry in chain), *config.targets])]
     names = _task_names(config.run, entries)
-    experts = [
-        _run(config, EXPERT, config.run.method, (target,), names, seed)
-        for seed in config.seeds
-        for target in config.targets
-    ]
     runs = [
         _run(config, label, method, (*chain, target), names, seed)
         for seed in config.seeds
@@ -251,6 +254,13 @@ def _planned(config: StudyConfig, file: str) -> Study:
         for target in config.targets
         for label, method in config.methods.items()
         if names[target] not in {names[entry] for entry in chain}
+    ]
+    shared = {run.sources[0] for run in runs if run.shares}
+    first = dict.fromkeys(chain[0] for chain in chains if names[chain[0]] in shared)
+    experts = [
+        _run(config, EXPERT, config.run.method, (entry,), names, seed)
+        for seed in config.seeds
+        for entry in dict.fromkeys([*config.targets, *first])
     ]
     if not runs:
         raise ClrlError(
@@ -274,7 +284,15 @@ def _run(
     sequence = replace(config.run.sequence, tasks=entries)
     name = short_name("-".join([label, *sources, target]))
     run = replace(config.run, name=name, method=method, sequence=sequence, seed=seed)
-    return PlannedRun(label, tuple(sources), target, run)
+    shares = bool(sources) and config.share_sources and _can_share(run, entries[0])
+    return PlannedRun(label, tuple(sources), target, run, shares)
+
+
+def _can_share(run: Config, first: str) -> bool:
+    """Tell whether the run's first task can be taken over from a run of that task alone."""
+    alone = sequence_of(replace(run, sequence=replace(run.sequence, tasks=(first,)))).tasks[0]
+    same = sequence_of(run).tasks[0].n_outputs == alone.n_outputs  # not: class-incremental
+    return same and bool(run.method.starts_plainly)
 
 
 def _task_names(run: Config, entries: Sequence[str]) -> dict[str, str]:

@@ -15,7 +15,7 @@ import os
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -125,15 +125,26 @@ class _Study:
         pace = self.announce([run for run, _ in missing])
         left = {job.path: run for run, job in missing}
 
+        without: set[tuple[str, int]] = set()  # tasks and seeds whose expert failed
+
         def ended(job: Job, problem: str) -> None:
             run = left.pop(job.path)
             if not problem and not run.sources:
                 problem = _sealed(job)
+            if problem and not run.sources:
+                without.add((run.target, run.seed))
             if problem:
                 self.failed.append(f"{job.title}: {problem}")
             self._say_progress(job, run, problem, pace, list(left.values()))
 
-        in_processes([job for _, job in missing], self.at_a_time, signals, ended)
+        first = [job for run, job in missing if not run.sources]
+        in_processes(first, self.at_a_time, signals, ended)
+        rest = [  # they go on from experts
+            job
+            for run, job in missing
+            if run.sources and not (run.shares and (run.sources[0], run.seed) in without)
+        ]
+        in_processes(rest, self.at_a_time, signals, ended)
         if self.failed:
             lines = "\n".join(self.failed)
             raise ClrlError(f"{len(self.failed)} of the study's runs failed:\n{lines}")
@@ -220,7 +231,16 @@ class _Study:
     def _place(self, run: PlannedRun) -> expert_store.Place:
         if not run.sources:
             return expert_store.place(self.experts, run)
-        return self.folder / "runs" / run.config.name / f"seed{run.seed}", run.config
+        config = run.config
+        if run.shares:
+            first = next(
+                expert
+                for expert in self.study.experts
+                if (expert.target, expert.seed) == (run.sources[0], run.seed)
+            )
+            source = str(expert_store.place(self.experts, first)[0])
+            config = replace(config, sequence=replace(config.sequence, pretrained=source))
+        return self.folder / "runs" / config.name / f"seed{run.seed}", config
 
     def _say_progress(
         self, job: Job, run: PlannedRun, problem: str, pace: Pace, left: list[PlannedRun]
@@ -241,7 +261,7 @@ def _is_done(run: PlannedRun, path: Path) -> bool:
     changes = [
         line
         for line in differences(load_config(folder.config), run.config)
-        if not line.startswith(("tracking", "checkpoint"))
+        if not line.startswith(("tracking", "checkpoint", "sequence.pretrained"))
     ]
     if changes:
         raise ClrlError(

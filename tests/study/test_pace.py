@@ -16,7 +16,7 @@ from clrl.study.plan import PlannedRun, Study, load_study
 
 @pytest.fixture
 def study(write_study: Callable[..., Path], tmp_path: Path) -> Study:
-    return load_study(write_study(tmp_path))  # 40 steps a visit
+    return load_study(write_study(tmp_path), ["share_sources=false"])  # 40 steps a visit
 
 
 def done(run: PlannedRun, path: Path, seconds: float) -> tuple[PlannedRun, Path, object]:
@@ -44,6 +44,15 @@ def test_a_method_goes_at_its_own_pace_and_one_unseen_at_that_of_all(
     assert known.of([finetune] * 4, 2) == pytest.approx(16.0)
     assert known.of([finetune], 8) == pytest.approx(8.0)  # one run is no faster for it
     assert known.basis == ""
+
+
+def test_a_source_that_is_taken_over_takes_no_time_but_counts_in_what_is_told(
+    write_study: Callable[..., Path], tmp_path: Path
+) -> None:
+    run = load_study(write_study(tmp_path)).runs[0]
+    assert run.shares
+    known = Pace([done(run, tmp_path / "a", 8.0)])  # type: ignore[list-item]
+    assert known.of([run], 1) == pytest.approx(4.0)  # 0.1 s a step, 40 of 80 steps
 
 
 def test_what_every_run_pays_once_is_no_matter_of_its_steps(

@@ -51,9 +51,29 @@ def test_there_is_a_run_for_every_pair_method_and_seed_but_no_task_is_its_own_so
         for method in ("finetune", "weak")
     ]
     alone = [(run.method, run.sources, run.target, run.seed) for run in study.experts]
-    assert alone == [("expert", (), target, seed) for seed in (3, 5) for target in (b, c)]
+    # a is no target: it is learned alone as what the runs go on from
+    assert alone == [("expert", (), task, seed) for seed in (3, 5) for task in (b, c, a)]
     assert study.sources == [a, b]
     assert study.targets == [b, c]
+
+
+def test_only_what_would_be_learned_alike_is_shared(write_study: Write, tmp_path: Path) -> None:
+    methods = {"finetune": {}, "si": {}, "lwf": {}}
+
+    def shared(*overrides: str) -> set[str]:
+        study = load_study(write_study(tmp_path, methods=methods), overrides)
+        alone = {run.target for run in study.experts}
+        assert alone == {"digits:2+3", "digits:4+5"} | (
+            {"digits:0+1"} if any(run.shares for run in study.runs) else set()
+        )
+        return {run.method for run in study.runs if run.shares}
+
+    assert shared() == {"finetune", "lwf"}
+    assert shared("share_sources=false") == set()
+    shared_heads = "run.net={body: mlp, hidden: [8], heads: shared}"
+    assert shared(shared_heads, "run.sequence.scenario=domain") == {"finetune", "lwf"}
+    # one softmax over all classes of the sequence: a task alone has another
+    assert shared(shared_heads, "run.sequence.scenario=class") == set()
 
 
 def test_the_runs_differ_in_tasks_method_and_seed_alone(write_study: Write, tmp_path: Path) -> None:

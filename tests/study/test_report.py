@@ -659,4 +659,4 @@ def test_forward_transfer_of_spp_is_beside_joint_training_where_there_is_some(
     told = {row["method"]: row["forward transfer (SPP), beside joint"] for row in rows}
     # on the common scale: ((14 + 16 + 15) / 3 - (18 + 20 + 19) / 3) / 10, task A alone
     assert told["ewc"].startswith("-0.4")
-    assert told["joint"] in ("", "-", "–")
+    assert not any(digit in told["joint"] for digit in "0123456789")

@@ -22,6 +22,7 @@ from clrl.agents.supervised import Supervised
 from clrl.envs.scores import normalise_task
 from clrl.run import checkpoint
 from clrl.run.config import to_yaml
+from clrl.run.records import read_records
 from clrl.run.stop import StopSignals
 from clrl.study import processes
 from clrl.study.plan import load_study
@@ -95,10 +96,10 @@ def test_a_study_is_made_once_and_told_the_same_again(
     folder = go(study, runs)
     assert folder == runs / "toy"
     first, when = texts(folder), made(runs)
-    assert len(when) == 3  # an expert and two methods
+    assert len(when) == 4  # an expert for the target and one for the source, and two methods
     assert first == whole  # in another folder
     told = capsys.readouterr().err
-    assert "2 runs and 1 experts remain" in told
+    assert "2 runs and 2 experts remain" in told
     assert "PNN's transfer score" in told
     for name in FILES:
         (folder / name).unlink()
@@ -114,7 +115,8 @@ def test_a_study_is_made_once_and_told_the_same_again(
 def test_killed_in_two_places_and_resumed_it_gives_the_same(
     study: Path, runs: Path, whole: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # of 4 updates a visit: in the middle of the expert, then in the first run's second visit
+    # of 4 updates a visit: in the middle of the first expert; then, with the second expert made,
+    # in the first run's second visit, as its first one is that expert's
     original = Supervised.update
     for updates in (2, 2 + 4 + 1):
         left = iter(range(updates))
@@ -208,7 +210,7 @@ def test_a_damaged_expert_is_set_aside_and_made_anew(
     study: Path, runs: Path, whole: list[bytes], capsys: pytest.CaptureFixture[str]
 ) -> None:
     go(study, runs)
-    (expert,) = (runs / "experts").glob("*/seed0")
+    (expert,) = (runs / "experts").glob("digits_2_3-*/seed0")
     text = (expert / "evaluations.jsonl").read_text()
     (expert / "evaluations.jsonl").write_text(text.replace('"accuracy": ', '"accuracy": 1', 1))
     assert texts(go(study, runs)) == whole
@@ -253,8 +255,60 @@ def test_a_run_that_fails_stops_no_other_and_is_named(
         go(study, runs)
     assert "finetune digits:0+1 > digits:2+3 seed 0: learning broke down" in str(caught.value)
     assert "FAILED" in capsys.readouterr().err
-    assert len(made(runs)) == 2
+    assert len(made(runs)) == 3
     assert not (runs / "toy" / "study.json").exists()
+
+
+@pytest.mark.usefixtures("here")
+def test_runs_go_on_from_the_expert_of_their_source(study: Path, runs: Path) -> None:
+    folder = go(study, runs)
+    (expert,) = runs.glob("experts/digits_0_1-*/seed0")
+    at = ("end", 1, "digits:0+1")
+
+    def scores(run: Path) -> list[float]:
+        rows, _ = read_records(run / "evaluations.jsonl")
+        return [
+            row["accuracy"]
+            for row in rows
+            if (row["phase"], row["visit"], row["task_evaluated"]) == at
+        ]
+
+    own = [scores(run) for run in runs.glob("toy/runs/*/seed0")]
+    assert own == [scores(expert)] * 2
+    assert len(own[0]) == 1
+    result = json.loads((folder / "study.json").read_text())
+    assert list(result["experts"]) == ["digits:2+3"]  # the source's is none of a target
+
+
+@pytest.mark.usefixtures("here")
+def test_without_sharing_every_run_learns_its_source(study: Path, runs: Path) -> None:
+    go(study, runs, "share_sources=false")
+    assert len(made(runs)) == 3
+    configs = [path.read_text() for path in runs.glob("toy/runs/*/seed0/config.yaml")]
+    assert len(configs) == 2
+    assert not any("pretrained" in text for text in configs)
+
+
+@pytest.mark.usefixtures("here")
+def test_runs_whose_sources_expert_failed_are_left_out_and_no_others(
+    write_study: Write, tmp_path: Path, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = write_study(tmp_path, **SMALL | {"sources": ["digits:0+1", "digits:4+5"]})
+    make = processes.make
+
+    def failing(job: Job) -> None:
+        if job.title.startswith("expert digits:4+5"):
+            raise ClrlError("learning broke down")
+        make(job)
+
+    monkeypatch.setattr(processes, "make", failing)
+    with pytest.raises(ClrlError, match="1 of the study's runs failed"):
+        go(study, runs)
+    assert len(made(runs)) == 2 + 2
+    assert not any("4_5" in name for name in made(runs))
+    monkeypatch.setattr(processes, "make", make)
+    go(study, runs)
+    assert len(made(runs)) == 3 + 4
 
 
 @pytest.mark.usefixtures("here")
@@ -281,10 +335,10 @@ def test_a_dry_run_makes_nothing(
 ) -> None:
     go(study, runs, plan_only=True, jobs=2)
     assert not list(runs.iterdir())
-    # 40 steps of the expert and 80 of each run at 1 ms, 0.5 s to start each, two at a time
+    # 40 steps of each at 1 ms, as runs go on from an expert; 0.5 s to start each, two at a time
     told = capsys.readouterr().err
-    assert "2 runs and 1 experts remain: about 1 s with --jobs 2" in told
-    expected = ["expert digits:2+3", "finetune digits:0+1 > digits:2+3"]
+    assert "2 runs and 2 experts remain: about 1 s with --jobs 2" in told
+    expected = ["expert digits:2+3", "expert digits:0+1", "finetune digits:0+1 > digits:2+3"]
     expected += ["weak digits:0+1 > digits:2+3"]
     assert told.splitlines()[2:] == [f"  {run} seed 0" for run in expected]
 
@@ -296,7 +350,7 @@ def test_a_dry_run_names_forty_and_counts_the_rest(
     go(study, runs, f"seeds={list(range(15))}", plan_only=True)
     told = capsys.readouterr().err.splitlines()[2:]
     assert len(told) == 41
-    assert told[-1] == "  and 5 more"
+    assert told[-1] == "  and 20 more"
 
 
 @pytest.mark.usefixtures("here")
