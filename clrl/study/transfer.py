@@ -32,7 +32,8 @@ from clrl.study import experts as expert_store
 from clrl.study.pace import Pace, in_words
 from clrl.study.plan import PlannedRun, Study, load_study
 from clrl.study.processes import Job, in_processes
-from clrl.study.transfer_matrix import Finished, Normalise, transfer_matrix
+from clrl.study.transfer_matrix import transfer_matrix
+from clrl.study.transfer_metrics import Finished, Normalise
 from clrl.study.transfer_text import csv_text, markdown, show
 from clrl.types import ClrlError
 

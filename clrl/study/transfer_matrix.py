@@ -1,8 +1,6 @@
 """From the runs of a transfer study to its numbers; a pure function of stored evaluations.
 
-A run is compared with the expert of its target and seed over the visit to the target. Areas of one
-target are taken over the stretches of the visit that all its runs and experts know, so that no
-method is measured over steps of its own. The criterion of speed comes from the experts alone.
+A run is compared with the expert of its target and seed over the visit to the target.
 
 Metrics that divide areas (`Metric.is_ratio`) are over the seeds of a pair the ratio of means: the
 mean of the runs' areas over the mean of the experts'. A game is often learned with one seed and not
@@ -13,99 +11,27 @@ redraw seeds, each run together with its expert. Of each seed its own ratio is t
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from clrl.run.score_table import number
 from clrl.study import gains
-from clrl.study.curves import (
-    Curve,
-    Span,
-    common_spans,
-    mean_height,
-    rescaled,
-    shortfall,
-    time_to_threshold,
-    visit_curve,
-)
-from clrl.study.forgetting import continual_world_forgetting
-from clrl.study.metrics import difference, mean_of_all
-from clrl.study.plan import PlannedRun, Study, json_ready
+from clrl.study.plan import Study, json_ready
 from clrl.study.ratios import interval_of_ratios, ratio_of_means, shares
 from clrl.study.statistics import (
-    FEWEST_RUNS,
     Interval,
     iqm,
     mean,
     probability_of_improvement,
     probability_of_improvement_interval,
 )
+from clrl.study.transfer_metrics import METRICS, Finished, Normalise, Part, Target, part
+from clrl.study.transfer_warnings import more_work, warnings_of
 from clrl.types import ClrlError
 
-__all__ = ["METRICS", "Finished", "Metric", "Normalise", "transfer_matrix"]
-
-Normalise = Callable[[str, float], float | None]
-Part = tuple[float, float]  # above and below the line of a ratio
+__all__ = ["transfer_matrix"]
 
 Walk = tuple[str, str]  # source and target
-
-MORE_WORK = 0.1  # share of the expert's multiply-adds from which on a difference is said
-
-
-class Metric(NamedTuple):
-    """What a number of the matrix is."""
-
-    title: str
-    has_unit: bool  # that of the target's scores, or steps: not to be averaged over targets
-    higher_is_better: bool = True
-    is_ratio: bool = False  # of areas: over seeds a ratio of means
-
-
-METRICS = {
-    "transfer_score": Metric("PNN's transfer score (% of the expert's area)", False, is_ratio=True),
-    "transfer_score_above_random": Metric(
-        "PNN's transfer score above random play (%)", False, is_ratio=True
-    ),
-    "forward_transfer": Metric("Continual World's forward transfer", False, is_ratio=True),
-    "area_gain": Metric("mean score over the visit, less the expert's", True),
-    "relative_speed": Metric("relative speed (expert's time to the criterion / own)", False),
-    "relative_speed_by_area": Metric(
-        "relative speed by area below the criterion", False, is_ratio=True
-    ),
-    "jump_start": Metric("jump-start: score before learning, less the expert's", True),
-    "time_to_threshold": Metric("steps to the criterion", True, False),
-    "source_forgetting": Metric(
-        "forgetting: the sources' scores after their visits, less those at the end", True, False
-    ),
-}
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A run that is done.
-
-    Attributes:
-        planned: what it is in the study.
-        folder: where it lies, as shown.
-        rows: the records of `evaluations.jsonl`.
-        skipped: lines of that file that were no records.
-        multiply_adds: that an answer took while the target was learned; None where not known.
-    """
-
-    planned: PlannedRun
-    folder: str
-    rows: Sequence[Mapping[str, Any]]
-    skipped: int = 0
-    multiply_adds: int | None = None
-
-    @property
-    def curve(self) -> Curve:
-        """The target's learning curve; raises `ClrlError` where it is lost."""
-        try:
-            return visit_curve(self.rows, self.planned.target, len(self.planned.sources) + 1)
-        except ClrlError as error:
-            raise ClrlError(f"{self.folder}: {error}") from error
 
 
 def transfer_matrix(
@@ -125,7 +51,7 @@ def transfer_matrix(
     """
     if not runs:
         raise ClrlError(f"study {study.config.name!r} has no finished run: nothing to compare", 2)
-    targets = {name: _Target.of(name, study, experts, runs, normalise) for name in study.targets}
+    targets = {name: Target.of(name, study, experts, runs, normalise) for name in study.targets}
     measured = [
         _Measured(run, of.metrics(run), of.parts(run))
         for run in runs
@@ -153,124 +79,8 @@ def transfer_matrix(
         ],
         "matrix": _matrix(study, measured),
         "summary": _summary(study, measured),
-        "warnings": [*_warnings(study, [*experts, *runs], targets), *_more_work(experts, runs)],
+        "warnings": [*warnings_of(study, [*experts, *runs], targets), *more_work(experts, runs)],
     }
-
-
-# ---------------------------------------------------------------------------------- one target
-
-
-@dataclass(frozen=True)
-class _Target:
-    """What the runs that learn one target are measured by."""
-
-    curves: dict[int, Curve]  # of the experts, by seed
-    within: list[Span]
-    criterion: float | None
-    random: float | None
-    scale: Callable[[float], float | None]  # to [0, 1]
-    told: dict[str, Any]
-
-    @classmethod
-    def of(
-        cls,
-        name: str,
-        study: Study,
-        experts: Sequence[Finished],
-        runs: Sequence[Finished],
-        normalise: Normalise,
-    ) -> _Target:
-        own = [expert for expert in experts if expert.planned.target == name]
-        curves = {expert.planned.seed: expert.curve for expert in own}
-        others = [run.curve for run in runs if run.planned.target == name]
-        within = common_spans([*curves.values(), *others])
-        first = mean_of_all([curve[0].score for curve in curves.values()])
-        last = mean_of_all([curve[-1].score for curve in curves.values()])
-        criterion = None
-        if first is not None and last is not None and last > first:
-            criterion = first + study.config.criterion * (last - first)
-        accuracy = any("accuracy" in row for expert in own for row in expert.rows)
-        told = {
-            "folders": {str(expert.planned.seed): expert.folder for expert in own},
-            "mean_score": [mean_height(curve, within) for curve in curves.values()],
-            "last_score": [curve[-1].score for curve in curves.values()],
-            "criterion": criterion,
-            "time_to_threshold": [
-                None if criterion is None else time_to_threshold(curve, criterion)
-                for curve in curves.values()
-            ],
-            "areas_within": [list(span) for span in within],
-        }
-        return cls(
-            curves=curves,
-            within=within,
-            criterion=criterion,
-            random=None if accuracy else _random_score(name, normalise),
-            scale=(lambda x: x / 100) if accuracy else (lambda x: normalise(name, x)),
-            told=told,
-        )
-
-    def metrics(self, run: Finished) -> dict[str, float | None]:
-        """Return every metric of a run by name."""
-        seed = run.planned.seed
-        if seed not in self.curves:
-            raise ClrlError(f"{run.folder} has no expert of its target and seed {seed}", 2)
-        curve, expert, within, criterion = run.curve, self.curves[seed], self.within, self.criterion
-        share, expert_share = (rescaled(points, self.scale) for points in (curve, expert))
-        walk = [*run.planned.sources, run.planned.target]
-        names = list(dict.fromkeys(walk))
-        forgotten = continual_world_forgetting(
-            run.rows, names, [names.index(x) for x in walk], last=1
-        )
-        of_sources = [forgotten[name] for name in names[:-1]]
-        return {
-            "transfer_score": gains.pnn_transfer_score(curve, expert, within),
-            "transfer_score_above_random": gains.pnn_transfer_score_above_random(
-                curve, expert, self.random, within
-            ),
-            "forward_transfer": gains.continual_world_forward_transfer(share, expert_share, within),
-            "area_gain": gains.area_gain(curve, expert, within),
-            "relative_speed": gains.relative_speed(curve, expert, criterion),
-            "relative_speed_by_area": gains.relative_speed_by_area(
-                curve, expert, criterion, within
-            ),
-            "jump_start": gains.jump_start(curve, expert),
-            "time_to_threshold": None if criterion is None else time_to_threshold(curve, criterion),
-            "source_forgetting": mean_of_all(of_sources),
-        }
-
-    def parts(self, run: Finished) -> dict[str, Part | None]:
-        """Return by name what each ratio of areas has above and below its line."""
-        ours, theirs = run.curve, self.curves[run.planned.seed]
-        area, area_of_expert = (mean_height(points, self.within) for points in (ours, theirs))
-        share, share_of_expert = (
-            mean_height(rescaled(points, self.scale), self.within) for points in (ours, theirs)
-        )
-        below: list[float | None] = [None, None]
-        if self.criterion is not None:
-            below = [shortfall(points, self.criterion, self.within) for points in (ours, theirs)]
-        above_random = difference(area, self.random), difference(area_of_expert, self.random)
-        return {
-            "transfer_score": _part(area, area_of_expert, 100),
-            "transfer_score_above_random": _part(*above_random, 100),
-            "forward_transfer": _part(
-                difference(share, share_of_expert), difference(1.0, share_of_expert)
-            ),
-            "relative_speed_by_area": _part(below[1], below[0]),
-        }
-
-
-def _part(above: float | None, below: float | None, times: float = 1.0) -> Part | None:
-    return None if above is None or below is None else (times * above, below)
-
-
-def _random_score(task: str, normalise: Normalise) -> float | None:
-    """Return the score that the normalised scale, which is linear, has at 0."""
-    at_0, at_1 = normalise(task, 0.0), normalise(task, 1.0)
-    return None if at_0 is None or at_1 is None else at_0 / (at_0 - at_1)
-
-
-# -------------------------------------------------------------------------------- all of them
 
 
 @dataclass(frozen=True)
@@ -285,7 +95,7 @@ class _Measured:
         """Return a metric as a ratio; what is none is over 1, so that the same mean serves all."""
         if METRICS[metric].is_ratio:
             return self.parts[metric]
-        return _part(self.metrics[metric], 1.0)
+        return part(self.metrics[metric], 1.0)
 
 
 class _Pair(NamedTuple):
@@ -426,59 +236,3 @@ def _options(study: Study) -> dict[str, Any]:
 
 def _ends(interval: Interval | None) -> dict[str, float | None]:
     return {"low": interval.low if interval else None, "high": interval.high if interval else None}
-
-
-def _warnings(study: Study, runs: Sequence[Finished], targets: Mapping[str, _Target]) -> list[str]:
-    found = []
-    seeds = len(study.config.seeds)
-    if seeds < FEWEST_RUNS:
-        found.append(
-            f"{seeds} {'seed' if seeds == 1 else 'seeds'}: fewer than {FEWEST_RUNS}, so no "
-            "intervals; a guide to what to run, not evidence"
-        )
-    found += [
-        f"{run.folder}: {run.skipped} lines of evaluations.jsonl are no records and were skipped"
-        for run in runs
-        if run.skipped
-    ]
-    for name, target in targets.items():
-        if target.criterion is None:
-            found.append(f"{name}: its experts learned nothing, so there is no criterion of speed")
-        elif late := _late(target):
-            who = f"expert of seed {late[0]}"
-            if len(late) > 1:
-                who = f"experts of seeds {', '.join(map(str, late))}"
-            found.append(
-                f"{name}: the {who} did not reach the criterion ({number(target.criterion)}): "
-                "no relative speed there"
-            )
-        ends = [expert[-1].step for expert in target.curves.values()]
-        if target.within != [(0, step) for step in set(ends)]:
-            spans = ", ".join(f"{a:,} to {b:,}" for a, b in target.within) or "none"
-            found.append(f"{name}: areas are over steps {spans} of the visit, known of every run")
-    return found
-
-
-def _late(target: _Target) -> list[int]:
-    """Return the seeds of the experts that did not reach the criterion."""
-    times = zip(target.curves, target.told["time_to_threshold"], strict=True)
-    return [seed for seed, time in times if time is None]
-
-
-def _more_work(experts: Sequence[Finished], runs: Sequence[Finished]) -> list[str]:
-    """Say of each method whose answers take more, or less, work than the expert's."""
-    work = {(one.planned.target, one.planned.seed): one.multiply_adds for one in experts}
-    times: defaultdict[str, list[float]] = defaultdict(list)
-    for run in runs:
-        reference = work.get((run.planned.target, run.planned.seed))
-        if run.multiply_adds is not None and reference:
-            times[run.planned.method].append(run.multiply_adds / reference)
-    told = []
-    for method, ratios in times.items():
-        if max(abs(ratio - 1) for ratio in ratios) > MORE_WORK:
-            least, most = f"{min(ratios):.1f}", f"{max(ratios):.1f}"
-            told.append(
-                f"{method}: an answer takes {least if least == most else f'{least} to {most}'} "
-                "times the expert's multiply-adds: the score is of capacity and transfer together"
-            )
-    return told

@@ -1,0 +1,71 @@
+"""What a reader of a transfer study must know before its numbers are believed."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+from clrl.run.score_table import number
+from clrl.study.plan import Study
+from clrl.study.statistics import FEWEST_RUNS
+from clrl.study.transfer_metrics import Finished, Target
+
+__all__ = ["more_work", "warnings_of"]
+
+MORE_WORK = 0.1  # share of the expert's multiply-adds from which on a difference is said
+
+
+def warnings_of(study: Study, runs: Sequence[Finished], targets: Mapping[str, Target]) -> list[str]:
+    found = []
+    seeds = len(study.config.seeds)
+    if seeds < FEWEST_RUNS:
+        found.append(
+            f"{seeds} {'seed' if seeds == 1 else 'seeds'}: fewer than {FEWEST_RUNS}, so no "
+            "intervals; a guide to what to run, not evidence"
+        )
+    found += [
+        f"{run.folder}: {run.skipped} lines of evaluations.jsonl are no records and were skipped"
+        for run in runs
+        if run.skipped
+    ]
+    for name, target in targets.items():
+        if target.criterion is None:
+            found.append(f"{name}: its experts learned nothing, so there is no criterion of speed")
+        elif late := _late(target):
+            who = f"expert of seed {late[0]}"
+            if len(late) > 1:
+                who = f"experts of seeds {', '.join(map(str, late))}"
+            found.append(
+                f"{name}: the {who} did not reach the criterion ({number(target.criterion)}): "
+                "no relative speed there"
+            )
+        ends = [expert[-1].step for expert in target.curves.values()]
+        if target.within != [(0, step) for step in set(ends)]:
+            spans = ", ".join(f"{a:,} to {b:,}" for a, b in target.within) or "none"
+            found.append(f"{name}: areas are over steps {spans} of the visit, known of every run")
+    return found
+
+
+def _late(target: Target) -> list[int]:
+    """Return the seeds of the experts that did not reach the criterion."""
+    times = zip(target.curves, target.told["time_to_threshold"], strict=True)
+    return [seed for seed, time in times if time is None]
+
+
+def more_work(experts: Sequence[Finished], runs: Sequence[Finished]) -> list[str]:
+    """Say of each method whose answers take more, or less, work than the expert's."""
+    work = {(one.planned.target, one.planned.seed): one.multiply_adds for one in experts}
+    times: defaultdict[str, list[float]] = defaultdict(list)
+    for run in runs:
+        reference = work.get((run.planned.target, run.planned.seed))
+        if run.multiply_adds is not None and reference:
+            times[run.planned.method].append(run.multiply_adds / reference)
+    told = []
+    for method, ratios in times.items():
+        if max(abs(ratio - 1) for ratio in ratios) > MORE_WORK:
+            least, most = f"{min(ratios):.1f}", f"{max(ratios):.1f}"
+            told.append(
+                f"{method}: an answer takes {least if least == most else f'{least} to {most}'} "
+                "times the expert's multiply-adds: the score is of capacity and transfer together"
+            )
+    return told
