@@ -169,7 +169,7 @@ class Heads(nn.Module):
         """Return the weight and bias of the task's policy head, then of its value head."""
         k = 0 if self.shared else task.id
         heads = [self.policy[k], *([self.value[k]] if len(self.value) else [])]
-        return [p for head in heads for p in (head.weight, head.bias)]
+        return [p for head in heads for p in head.parameters()]
 
     def _one(self, h: Tensor, k: int) -> Output:
         with torch.autocast(h.device.type, enabled=False):

@@ -17,9 +17,11 @@ from clrl.types import ClrlError, TaskSequence
 
 __all__ = ["Pretrained", "find_pretrained"]
 
-SAME = ("agent", "net", "protocol", "precision", "seed")  # what both runs must have alike
-SAME += ("sequence.steps", "sequence.scenario", "sequence.held_out")
-SAME += ("evaluation.episodes", "evaluation.policy")  # its scores are taken over too
+SAME = (  # what both runs must have alike
+    *("agent", "net", "protocol", "precision", "seed"),
+    *("sequence.steps", "sequence.scenario", "sequence.held_out"),
+    *("evaluation.episodes", "evaluation.policy"),  # its scores are taken over too
+)
 
 
 @dataclass(frozen=True)
