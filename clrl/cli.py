@@ -74,16 +74,16 @@ def train(
     ] = False,
 ) -> None:
     """Train on a sequence of games and evaluate on all of them; prints the run folder last."""
-    from clrl.run.assemble import assemble, sequence_of
+    from clrl.run.assemble import sequence_of
     from clrl.run.config import load_config, to_yaml
+    from clrl.run.train import prepare
+    from clrl.run.train import train as run_it
 
     resolved = load_config(config, overrides or [])
     if dry_run:
-        assemble(resolved, sequence_of(resolved))  # refuses what a run would refuse
+        prepare(resolved, sequence_of(resolved))
         print(to_yaml(resolved), end="")
         return
-    from clrl.run.train import train as run_it
-
     print(run_it(resolved, runs), flush=True)
 
 

@@ -10,6 +10,7 @@ import json
 import logging
 from pathlib import Path
 
+from clrl.agents.learner import Learner
 from clrl.run import checkpoint
 from clrl.run.assemble import assemble, sequence_of
 from clrl.run.config import Config, differences, load_config, protected, to_dict, to_yaml
@@ -20,7 +21,7 @@ from clrl.run.summary import show
 from clrl.run.walk import Walk
 from clrl.types import ClrlError, TaskSequence
 
-__all__ = ["resume", "train"]
+__all__ = ["prepare", "resume", "train"]
 
 log = logging.getLogger(__name__)
 
@@ -39,14 +40,23 @@ def train(config: Config, runs: Path, sequence: TaskSequence | None = None) -> P
     """
     with StopSignals() as signals:
         sequence = sequence or sequence_of(config)
-        if config.sequence.pretrained:
-            find_pretrained(config, sequence)  # a wrong one ends it now, not on the way
-        learner = assemble(config, sequence)
+        learner = prepare(config, sequence)
         folder = RunFolder.create(runs, config.name, config.seed)
         with folder.lock():
             write_text_atomic(folder.config, to_yaml(config))
             Walk(config, folder, sequence, learner, signals).go(None)
     return folder.path
+
+
+def prepare(config: Config, sequence: TaskSequence) -> Learner:
+    """Make the learner of a new run; opens no environment and writes nothing.
+
+    Raises:
+        ClrlError: all that a run would be refused for before it begins.
+    """
+    if config.sequence.pretrained:
+        find_pretrained(config, sequence)
+    return assemble(config, sequence)
 
 
 def resume(run: Path, *, allow_change: bool = False, sequence: TaskSequence | None = None) -> Path:

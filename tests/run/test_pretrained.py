@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from clrl.cli import main
 from clrl.run import checkpoint
 from clrl.run.assemble import assemble, sequence_of
 from clrl.run.config import Config, load_config
@@ -155,6 +156,19 @@ def test_records_of_the_visit_say_what_it_took(first, tmp_path):
     own, other = found.state["cursor"]["costs"][0], theirs.state["cursor"]["costs"][0]
     assert own["seconds"] >= other["seconds"]
     assert found.state["cursor"]["seconds"] >= own["seconds"]
+
+
+def test_a_dry_run_refuses_what_a_run_would(first, tmp_path, capsys):
+    pictures(tmp_path)
+    words = ["train", str(tmp_path / "pictures.yaml"), f"sequence.pretrained={first}", "--dry-run"]
+    with pytest.raises(SystemExit) as done:
+        main(words)
+    assert done.value.code == 0
+    assert f"pretrained: {first}" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as done:
+        main([*words, "agent.batch_size=17"])
+    assert done.value.code == 2
+    assert "agent.batch_size: 16 -> 17" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,23 @@
-"""What methods kept and what they still learned on quick3: a table and a figure of run folders.
+"""What methods kept and what they still learned on quick3: tables and a figure of run folders.
 
-    python configs/results/quick3/table.py RUNS/NAME [RUNS/NAME...]
+    python configs/results/quick3/table.py RUNS/NAME [RUNS/NAME...] [--scratch RUNS/NAME...]
 
-Each argument is a folder of `seed<k>` folders with a summary.json. Prints a Markdown table and
-draws `kept.svg` beside this file: for each run, the share of the old games' scores that is left at
-the end (human-normalised; mean of the games before the last) against the last game's own score.
+Each argument is a folder of `seed<k>` folders with a config.yaml and a summary.json; those after
+`--scratch` are of one game each. Beside this file it writes
+
+    runs.md    every run: each game's score after its own visit, and all of them at the end
+    table.md   every method: the share of the old games' scores that is left at the end, and what
+               later games came to, as a share of the same game alone, from scratch
+    kept.svg   the share left against the last game's score, a point a run
+
+Shares are of human-normalised scores, so that random play has 0.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
-import sys
 from itertools import product
 from pathlib import Path
 
@@ -24,16 +30,19 @@ HERE = Path(__file__).parent
 
 
 def main() -> None:
-    groups = {Path(path).name: runs_of(Path(path)) for path in sys.argv[1:]}
-    print("| method | seed | each game after its own visit | at the end | forgetting |")
-    print("|---|---:|---:|---:|---:|")
-    for runs in groups.values():
-        for label, seed, summary in runs:
-            matrix, visits = summary["matrix"], summary["visits"]
-            own = " / ".join(shown(matrix[k + 1][j]) for k, j in enumerate(visits))
-            end = " / ".join(shown(score) for score in matrix[-1])
-            lost = summary["metrics"]["forgetting"]
-            print(f"| {label} | {seed} | {own} | {end} | {lost:,.0f} |")
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folders", nargs="+", type=Path)
+    parser.add_argument("--scratch", nargs="*", type=Path, default=[])
+    args = parser.parse_args()
+    groups = {path.name: runs_of(path) for path in args.folders}
+    alone: dict[str, list[float]] = {}
+    for path in args.scratch:
+        for _, _, summary in runs_of(path):
+            (game,), share = summary["tasks"], summary["normalised"]["matrix"][-1][0]
+            alone.setdefault(game, []).append(share)
+    (HERE / "runs.md").write_text(every_run(groups))
+    (HERE / "table.md").write_text(table(groups, {k: statistics.mean(v) for k, v in alone.items()}))
+    print((HERE / "table.md").read_text())
     save(drawn(groups), HERE / "kept.svg")
 
 
@@ -48,6 +57,53 @@ def runs_of(folder: Path) -> list[tuple[str, int, dict]]:
     return found
 
 
+def every_run(groups: dict[str, list[tuple[str, int, dict]]]) -> str:
+    """Return a row a run."""
+    lines = ["| method | seed | each game after its own visit | at the end | forgetting |"]
+    lines.append("|---|---:|---:|---:|---:|")
+    for runs in groups.values():
+        for label, seed, summary in runs:
+            matrix, visits = summary["matrix"], summary["visits"]
+            own = " / ".join(shown(matrix[k + 1][j]) for k, j in enumerate(visits))
+            end = " / ".join(shown(score) for score in matrix[-1])
+            lost = summary["metrics"]["forgetting"]
+            lines.append(f"| {label} | {seed} | {own} | {end} | {lost:,.0f} |")
+    return "\n".join(lines) + "\n"
+
+
+def table(groups: dict[str, list[tuple[str, int, dict]]], alone: dict[str, float]) -> str:
+    """Return a row a method: means over seeds, and each seed's value."""
+    *_, (_, _, any_run) = next(iter(groups.values()))
+    later = any_run["tasks"][1:]
+    head = ["method", "seeds", "old games kept", *(f"{game}, of from scratch" for game in later)]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for runs in groups.values():
+        summaries = [summary for _, _, summary in runs]
+        cells = [percent([kept(summary) for summary in summaries])]
+        for j, game in enumerate(any_run["tasks"]):
+            if game in later:
+                own = [summary["normalised"]["matrix"][j + 1][j] for summary in summaries]
+                cells.append(percent([x / alone[game] for x in own]) if game in alone else "")
+        seeds = ", ".join(str(seed) for _, seed, _ in runs)
+        lines.append(f"| {runs[0][0]} | {seeds} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def kept(summary: dict) -> float:
+    """Return the share of the old games' scores that is left at the end."""
+    matrix = summary["normalised"]["matrix"]
+    old = range(len(matrix) - 2)
+    return statistics.mean(matrix[-1][j] for j in old) / statistics.mean(
+        matrix[j + 1][j] for j in old
+    )
+
+
+def percent(shares: list[float]) -> str:
+    """Return a mean and what it is of, in percent."""
+    each = ", ".join(f"{100 * share:.0f}" for share in shares)
+    return f"{100 * statistics.mean(shares):.0f} % ({each})"
+
+
 def shown(score: float) -> str:
     return f"{score:,.0f}" if abs(score) >= 100 else f"{score:.1f}"
 
@@ -58,16 +114,9 @@ def drawn(groups: dict[str, list[tuple[str, int, dict]]]) -> Figure:
     axis = figure.add_subplot()
     styles = product(MARKERS, COLORS)  # more than will ever be wanted
     for runs, (marker, color) in zip(groups.values(), styles, strict=False):
-        points = []
-        for _, _, summary in runs:
-            matrix = summary["normalised"]["matrix"]
-            *old, new = range(len(matrix) - 1)
-            before = statistics.mean(matrix[j + 1][j] for j in old)
-            after = statistics.mean(matrix[-1][j] for j in old)
-            points.append((100 * after / before, summary["matrix"][-1][new]))
-        if points:
-            x, y = zip(*points, strict=True)
-            axis.plot(x, y, marker, ls="", color=color, ms=7, alpha=0.85, label=runs[0][0])
+        x = [100 * kept(summary) for _, _, summary in runs]
+        y = [summary["matrix"][-1][-1] for _, _, summary in runs]
+        axis.plot(x, y, marker, ls="", color=color, ms=7, alpha=0.85, label=runs[0][0])
     axis.axvline(95, color="0.7", lw=0.8, ls=":")
     axis.set(xlabel="left of the old games' scores (%)", ylabel="the last game's score (Freeway)")
     axis.spines[["top", "right"]].set_visible(False)
