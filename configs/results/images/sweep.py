@@ -2,11 +2,12 @@
 
     python configs/results/images/sweep.py configs/split_mnist.yaml RUNS OUT [KEY=VALUE...]
         [--methods ewc,si] [--seeds 0,1,2,3,4] [--scenario domain] [--trials 3]
+        [--strengths ewc=0.003,0.01,0.03 spp=0.003,0.01,0.03]
 
 Every method gets the same net, heads, budget and number of trials (`STRENGTHS`, five each, or every
-other one, with seed 100 and a tenth of the training set held out and evaluated in place of the test
-set; the best average accuracy wins). Finished runs are not made again, so it can be stopped and
-started. Writes OUT/trials.csv, OUT/results.csv and OUT/table.md.
+other one, or those given), with seed 100 and a tenth of the training set held out and evaluated in
+place of the test set; the best average accuracy wins. Finished runs are not made again, so it can
+be stopped and started. Writes OUT/trials.csv, OUT/results.csv and OUT/table.md.
 """
 
 from __future__ import annotations
@@ -56,15 +57,20 @@ def main() -> None:
     parser.add_argument("--seeds", default="0,1,2,3,4")
     parser.add_argument("--scenario", choices=["task", "domain", "class"], default="task")
     parser.add_argument("--trials", type=int, choices=[3, 5], default=5)
+    parser.add_argument("--strengths", nargs="*", default=[], metavar="METHOD=A,B,C")
     args = parser.parse_intermixed_args()
     args.out.mkdir(parents=True, exist_ok=True)
     heads = "per_task" if args.scenario == "task" else "shared"
     common = [f"sequence.scenario={args.scenario}", f"net.heads={heads}", *args.changes]
     prefix = f"{args.config.stem}-{args.scenario}"
+    grids = {name: grid[:: 1 if args.trials == 5 else 2] for name, grid in STRENGTHS.items()}
+    for text in args.strengths:
+        name, _, grid = text.partition("=")
+        grids[name] = tuple(float(strength) for strength in grid.split(","))
     trials, results = [], {}
     for method in args.methods.split(","):
         best: tuple[float, float] | None = None
-        for strength in STRENGTHS.get(method, ())[:: 1 if args.trials == 5 else 2]:
+        for strength in grids.get(method, ()):
             chosen = f"method={{name: {method}, strength: {strength}}}"
             tuning = [*common, chosen, f"sequence.held_out={HELD_OUT}"]
             name = f"{prefix}-{method}-{strength:g}-trial"
