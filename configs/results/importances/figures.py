@@ -7,7 +7,7 @@ Each run must have kept its importances: `clrl train ... tracking.importances=tr
     histogram.svg    (6)   shares of weights by their importance after the first visit
     overlap.svg      (7b)  how alike the importances of the first two visits are, by layer
     change.svg       (7c)  how far the weights that the first visit needs had moved at the end
-    map_<NAME>.svg   (8)   the same weight by weight in one layer
+    map_<NAME>.png   (8)   the same weight by weight in one layer
     numbers.csv            the numbers of 7b and 7c, and the rank correlation of 8
 """
 
@@ -52,7 +52,7 @@ def main() -> None:
         largest = max(weights, key=lambda k: weights[k].numel())
         shown = f"{args.layer}.weight" if args.layer else largest
         maps = change_maps(first.weight, last.weight, first.importance, shown)
-        save(change_maps_figure(maps), args.out / f"map_{name}.svg")
+        save(change_maps_figure(maps), args.out / f"map_{name}.png")
         rows += [
             {"method": name, "layer": layer, "overlap": overlap, "change": changes[name][layer]}
             for layer, overlap in overlaps[name].items()
