@@ -109,20 +109,32 @@ class Learner:
         """Open what this visit learns from: `learned`."""
         raise NotImplementedError
 
-    def take_over(self, task: Task, state: dict[str, Any], weights: Sequence[Tensor]) -> None:
+    def take_over(self, task: Task, state: dict[str, Any], weights: Sequence[Tensor]) -> str | None:
         """Begin the first visit where another learner stood when it had learned the same task.
 
         Args:
             task: the first one.
             state: the other's `state_dict`.
             weights: of its net, in the order of `Net.first_parameters`.
+
+        Returns:
+            None if all of it was taken over; else why environments begin new episodes.
+
+        Raises:
+            ClrlError: (exit 2) weights of other shapes.
         """
         self.begin_task(task)
+        parameters = self.net.first_parameters(task)
+        shapes, others = ([tuple(x.shape) for x in each] for each in (parameters, weights))
+        if shapes != others:
+            told = f"weights of shapes {others} cannot be taken over: expected {shapes}"
+            raise ClrlError(told, 2)
         with torch.no_grad():
-            for own, theirs in zip(self.net.first_parameters(task), weights, strict=True):
+            for own, theirs in zip(parameters, weights, strict=True):
                 own.copy_(theirs)
         self.generator.set_state(state["generator"])
         self.step, self.task_step = state["step"], state["task_step"]
+        return None
 
     def update(self) -> dict[str, float]:
         """Gather experience once, learn from it, and return records.

@@ -165,9 +165,9 @@ class OnPolicy(Learner):
             start += n
         return route
 
-    def take_over(self, task: Task, state: dict[str, Any], weights: Sequence[Tensor]) -> None:
+    def take_over(self, task: Task, state: dict[str, Any], weights: Sequence[Tensor]) -> str | None:
         super().take_over(task, state, weights)
-        self._restore_games(state)
+        return self._restore_games(state)
 
     def update(self) -> dict[str, float]:
         self.net.train()

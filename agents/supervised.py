@@ -133,9 +133,10 @@ class Supervised(Learner):
         )
         self._epoch = -1
 
-    def take_over(self, task: Task, state: dict[str, Any], weights: Sequence[Tensor]) -> None:
+    def take_over(self, task: Task, state: dict[str, Any], weights: Sequence[Tensor]) -> str | None:
         super().take_over(task, state, weights)
         self._pictures = state["pictures"]
+        return None
 
     def update(self) -> dict[str, float]:
         self.net.train()

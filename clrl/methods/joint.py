@@ -24,6 +24,10 @@ class Joint(Method):
     from_start: bool = False
     """Learn all tasks of the sequence together from the first visit on."""
 
+    @property
+    def starts_plainly(self) -> bool:
+        return not self.from_start
+
     def mixture(self, begun: Sequence[Task]) -> Sequence[Task]:
         if self.from_start:
             return self.net.spec.tasks

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,16 @@ from clrl.run.assemble import sequence_of
 from clrl.run.config import Config, differences, load_config
 from clrl.run.folder import RunFolder
 from clrl.run.records import read_records
-from clrl.types import ClrlError, TaskSequence
+from clrl.types import ClrlError, Task, TaskSequence
 
-__all__ = ["Pretrained", "find_pretrained"]
+__all__ = ["Pretrained", "alike", "find_pretrained"]
 
 SAME = (  # what both runs must have alike
     *("agent", "net", "protocol", "precision", "seed"),
     *("sequence.steps", "sequence.scenario", "sequence.held_out"),
-    *("evaluation.episodes", "evaluation.policy"),  # its scores are taken over too
+    *("evaluation.every", "evaluation.episodes", "evaluation.policy"),  # its scores are taken too
 )
+UNPLAYED = ("protocol", "evaluation.episodes", "evaluation.policy")  # mean nothing for pictures
 
 
 @dataclass(frozen=True)
@@ -33,14 +34,17 @@ class Pretrained:
         learner: its learner's `state_dict`.
         weights: of its net, in the order of `Net.first_parameters`.
         seconds: wall time of the visit.
+        evaluating: how much of all its time went into evaluations.
         metrics: the visit's records.
-        evaluations: of the visit's task while it was learned, its end not among them.
+        evaluations: of the visit's task while it was learned, its end not among them; before them,
+            as of step 0, those of its start.
     """
 
     run: Path
     learner: dict[str, Any]
     weights: list[Tensor]
     seconds: float
+    evaluating: float
     metrics: list[dict[str, Any]]
     evaluations: list[dict[str, Any]]
 
@@ -76,21 +80,24 @@ def find_pretrained(config: Config, sequence: TaskSequence) -> Pretrained:
             "agent.schedule_over is 'sequence': the first visit's rates depend on the others",
             "use agent.schedule_over=task, or leave sequence.pretrained out",
         )
+    same = [key for key in SAME if config.agent.kind == "rl" or key not in UNPLAYED]
     changes = [
         line
         for line in differences(made_with, config)
-        if any(line.startswith((f"{key}:", f"{key}.")) for key in SAME)
+        if any(line.startswith((f"{key}:", f"{key}.")) for key in same)
     ]
     if changes:
         told = "; ".join(changes[:3])
         raise _refusal(given, f"it was made otherwise ({told})", "make the two agree")
     theirs = sequence_of(made_with)
     first = theirs.tasks[theirs.visits[0]]
-    if (first.name, first.n_outputs) != (task.name, task.n_outputs):
+    if not alike(first, task):
+        raise _refusal(given, f"its first task is {_told(first)}", f"expected {_told(task)}")
+    if config.evaluation.unseen == "always" and len(sequence.tasks) > 1:
         raise _refusal(
             given,
-            f"its first task is {first.name!r} with {first.n_outputs} outputs",
-            f"expected {task.name!r} with {task.n_outputs}",
+            "evaluation.unseen is 'always': the other tasks were not evaluated there",
+            "use evaluation.unseen=ends, or leave sequence.pretrained out",
         )
     found = checkpoint.load_latest(folder.checkpoints)
     cursor = found.state["cursor"] if found else {}
@@ -101,17 +108,34 @@ def find_pretrained(config: Config, sequence: TaskSequence) -> Pretrained:
             "expected a finished run of that task alone",
         )
     learner = found.state["learner"]
+    if learner["extra_steps"]:
+        raise _refusal(
+            given,
+            f"its method, {type(made_with.method).__name__}, went on after the visit's steps",
+            "expected a run of fine-tuning",
+        )
     weights = _first_weights(learner["net"], first.id)
     if weights is None:
-        raise _refusal(given, "its net is not plain", "expected a run of fine-tuning or a penalty")
+        raise _refusal(given, "its net is not plain", "expected a run of fine-tuning")
     metrics = [row for row in read_records(folder.metrics)[0] if row["visit"] == 1]
-    evaluations = [
-        row
-        for row in read_records(folder.evaluations)[0]
-        if (row["phase"], row["visit"], row["task_evaluated"]) == ("during", 1, task.name)
-    ]
+    rows = read_records(folder.evaluations)[0]
+    own = [row for row in rows if row["task_evaluated"] == task.name]
+    start = [row | {"phase": "during", "visit": 1} for row in own if row["phase"] == "start"]
+    during = [row for row in own if (row["phase"], row["visit"]) == ("during", 1)]
     seconds = float(cursor["costs"][0]["seconds"])
-    return Pretrained(run, learner, weights, seconds, metrics, evaluations)
+    evaluating = float(cursor["evaluating"])
+    return Pretrained(run, learner, weights, seconds, evaluating, metrics, [*start, *during])
+
+
+def alike(one: Task, other: Task) -> bool:
+    """Tell whether two tasks of different sequences are the same, their places in them aside."""
+    same = replace(one, id=0) == replace(other, id=0)
+    return same and one.input_shape == other.input_shape
+
+
+def _told(task: Task) -> str:
+    shape = "x".join(map(str, task.input_shape))
+    return f"{task.name!r} ({shape}, {task.n_outputs} outputs)"
 
 
 def _first_weights(net: dict[str, Tensor], task_id: int) -> list[Tensor] | None:

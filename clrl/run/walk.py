@@ -47,6 +47,8 @@ __all__ = ["Walk"]
 log = logging.getLogger(__name__)
 
 TENTHS = 10  # of a visit: how often the net's plasticity is looked at
+WHOLE = ("effective_rank",)  # what is said of the whole net, not of a layer
+MIRRORED = 1_000  # records of a visit taken over that trackers, whose queue is short, are told of
 
 
 @dataclass
@@ -83,6 +85,7 @@ class Walk:
                     self._walk()
                     status, exit_code = "done", 0
                 except Stopped as stop:
+                    self.cursor.seconds = time.monotonic() - self._began
                     self.saver.save(self.cursor, must=True)
                     status, exit_code = "preempted", stop.exit_code
                     stop.run = self.folder.path
@@ -166,16 +169,29 @@ class Walk:
 
     def _take_over(self, task: Task) -> None:
         """Stand at the end of the first visit's steps as another run has learned them."""
-        source = find_pretrained(self.config, self.sequence)
-        self.learner.take_over(task, source.learner, source.weights)
-        self.console.notice(f"{task.name!r} was learned by {source.run}: taken over")
-        for row in source.metrics:
-            self.metrics.append(row)
-            self.tracker.log({k: v for k, v in row.items() if k != "task"})
+        source, cursor = find_pretrained(self.config, self.sequence), self.cursor
+        known = self.learner.net.can_play(task)  # and so evaluated already, at the start
+        why = self.learner.take_over(task, source.learner, source.weights)
+        notice = f"{task.name!r} was learned by {source.run}: taken over"
+        self.console.notice(f"{notice}; games begin anew ({why})" if why else notice)
+        layers = dict(self.learner.net.named_modules())
+        every = max(1, len(source.metrics) // MIRRORED)
+        for k, row in enumerate(source.metrics):
+            own = {  # a column calls its layers by other names
+                key: value
+                for key, value in row.items()
+                if not key.startswith("plasticity/") or key.rpartition("/")[2] in {*layers, *WHOLE}
+            }
+            self.metrics.append(own)
+            if k % every == 0:
+                self.tracker.log({key: value for key, value in own.items() if key != "task"})
         for step, rows in groupby(source.evaluations, key=lambda row: row["step"]):
-            group = list(rows)
-            self._write(group, 1, {"global_step": step, "frames": group[0]["frames"]})
+            if step > 0 or (self.config.evaluation.every and not known):
+                group = list(rows)
+                self._write(group, 1, {"global_step": step, "frames": group[0]["frames"]})
         self._began -= source.seconds  # as if it had been learned here
+        cursor.evaluating += source.evaluating
+        cursor.seconds = time.monotonic() - self._began
 
     def _update(self) -> None:
         learner, before, clock = self.learner, self.learner.task_step, time.monotonic()

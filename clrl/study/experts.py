@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 import torch
 
+from clrl.run import checkpoint
 from clrl.run.config import Config, differences, load_config, to_dict
 from clrl.run.folder import RunFolder, write_json_atomic
 from clrl.run.records import read_records
@@ -29,7 +30,8 @@ from clrl.study.curves import visit_curve
 from clrl.study.plan import PlannedRun, json_ready, short_name
 from clrl.types import ClrlError
 
-__all__ = ["Place", "determinants", "expert_key", "inspect", "place", "seal", "set_aside"]
+__all__ = ["Place", "cannot_be_gone_on_from", "determinants", "expert_key", "inspect", "place"]
+__all__ += ["seal", "set_aside"]
 
 PACKAGES = ("clrl", "torch", "numpy", "gymnasium", "ale-py", "opencv-python-headless")
 CHANGE_NOTHING = ("name", "tracking", "checkpoint")
@@ -98,6 +100,16 @@ def inspect(path: Path, config: Config) -> tuple[State, str]:
         return "unfinished", ""
     why = _incomplete(folder)
     return ("damaged", why) if why else ("unsealed", "")
+
+
+def cannot_be_gone_on_from(path: Path) -> str:
+    """Return why other runs cannot take a finished expert's visit over, or ""."""
+    found = checkpoint.load_latest(RunFolder(path).checkpoints)
+    if found is None:
+        return "its checkpoints are gone"
+    cursor = found.state["cursor"]
+    ended = (cursor["visit"], cursor["stage"]) == (1, "begin")
+    return "" if ended else "its last checkpoint is gone"
 
 
 def seal(path: Path, config: Config) -> None:

@@ -30,6 +30,7 @@ from pydantic import Field
 from clrl.run import yaml_safe
 from clrl.run.assemble import sequence_of
 from clrl.run.config import Config, make_config, make_method, override, to_dict
+from clrl.run.pretrained import alike
 from clrl.run.sections import NotNegative, Positive, Seed
 from clrl.run.typed import Reader
 from clrl.types import ClrlError
@@ -125,6 +126,11 @@ class PlannedRun:
     def seed(self) -> int:
         """The seed, which pairs it with other runs."""
         return self.config.seed
+
+    @property
+    def first(self) -> tuple[str, int]:
+        """The first source and the seed: whose expert a run that `shares` goes on from."""
+        return self.sources[0], self.seed
 
     @property
     def source(self) -> str:
@@ -256,11 +262,13 @@ def _planned(config: StudyConfig, file: str) -> Study:
         if names[target] not in {names[entry] for entry in chain}
     ]
     shared = {run.sources[0] for run in runs if run.shares}
-    first = dict.fromkeys(chain[0] for chain in chains if names[chain[0]] in shared)
+    also = {names[chain[0]]: chain[0] for chain in chains if names[chain[0]] in shared}
+    for target in config.targets:
+        also.pop(names[target], None)
     experts = [
         _run(config, EXPERT, config.run.method, (entry,), names, seed)
         for seed in config.seeds
-        for entry in dict.fromkeys([*config.targets, *first])
+        for entry in (*config.targets, *also.values())
     ]
     if not runs:
         raise ClrlError(
@@ -291,8 +299,9 @@ def _run(
 def _can_share(run: Config, first: str) -> bool:
     """Tell whether the run's first task can be taken over from a run of that task alone."""
     alone = sequence_of(replace(run, sequence=replace(run.sequence, tasks=(first,)))).tasks[0]
-    same = sequence_of(run).tasks[0].n_outputs == alone.n_outputs  # not: class-incremental
-    return same and bool(run.method.starts_plainly)
+    same = alike(sequence_of(run).tasks[0], alone)  # not: class-incremental, pictures of two sizes
+    watched = run.evaluation.unseen != "always"
+    return same and watched and bool(run.method.starts_plainly)
 
 
 def _task_names(run: Config, entries: Sequence[str]) -> dict[str, str]:

@@ -125,7 +125,6 @@ class _Study:
         write_text_atomic(self.folder / "study.yaml", dump(self.study.to_dict()))
         pace = self.announce([run for run, _ in missing])
         left = {job.path: run for run, job in missing}
-
         without: set[tuple[str, int]] = set()  # tasks and seeds whose expert failed
 
         def ended(job: Job, problem: str) -> None:
@@ -138,13 +137,14 @@ class _Study:
                 self.failed.append(f"{job.title}: {problem}")
             self._say_progress(job, run, problem, pace, list(left.values()))
 
-        first = [job for run, job in missing if not run.sources]
+        first = [job for run, job in missing if not run.shares]
         in_processes(first, self.at_a_time, signals, ended)
-        rest = [  # they go on from experts
-            job
-            for run, job in missing
-            if run.sources and not (run.shares and (run.sources[0], run.seed) in without)
-        ]
+        rest = []  # they go on from experts
+        for run, job in missing:
+            if run.shares and run.first in without:
+                self.failed.append(f"{job.title}: left out, as the expert it goes on from failed")
+            elif run.shares:
+                rest.append(job)
         in_processes(rest, self.at_a_time, signals, ended)
         if self.failed:
             lines = "\n".join(self.failed)
@@ -202,8 +202,12 @@ class _Study:
 
     def repair_experts(self) -> None:
         """Set damaged experts aside, and seal those that were killed before they were."""
+        needed = {r.first for r, path, config in self.places if r.shares and not _is_done(r, path)}
         for run, path, config in self.places[: len(self.study.experts)]:
             state, why = expert_store.inspect(path, config)
+            if state in ("sound", "unsealed") and (run.target, run.seed) in needed:
+                why = expert_store.cannot_be_gone_on_from(path)
+                state = "damaged" if why else state
             if state == "unsealed":
                 expert_store.seal(path, config)
             elif state == "damaged":
@@ -234,12 +238,8 @@ class _Study:
             return expert_store.place(self.experts, run)
         config = run.config
         if run.shares:
-            first = next(
-                expert
-                for expert in self.study.experts
-                if (expert.target, expert.seed) == (run.sources[0], run.seed)
-            )
-            source = str(expert_store.place(self.experts, first)[0])
+            first = next(e for e in self.study.experts if (e.target, e.seed) == run.first)
+            source = str(expert_store.place(self.experts, first)[0].resolve())
             config = replace(config, sequence=replace(config.sequence, pretrained=source))
         return self.folder / "runs" / config.name / f"seed{run.seed}", config
 
@@ -262,7 +262,8 @@ def _is_done(run: PlannedRun, path: Path) -> bool:
     changes = [
         line
         for line in differences(load_config(folder.config), run.config)
-        if not line.startswith(("tracking", "checkpoint", "sequence.pretrained"))
+        if not line.startswith(("tracking", "checkpoint"))
+        and not (run.shares and line.startswith("sequence.pretrained"))  # wherever it lay
     ]
     if changes:
         raise ClrlError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,11 @@ from clrl.cli import main
 from clrl.run import checkpoint
 from clrl.run.assemble import assemble, sequence_of
 from clrl.run.config import Config, load_config
+from clrl.run.pretrained import find_pretrained
 from clrl.run.records import read_records
+from clrl.run.stop import Stopped
 from clrl.run.train import resume, train
-from clrl.types import ClrlError
+from clrl.types import ClrlError, TaskSequence
 
 FIRST, SECOND = "digits:0+1", "digits:2+3"
 
@@ -76,8 +80,18 @@ def test_the_first_row_of_the_matrix_is_that_of_the_run_taken_over(method, first
     assert own["step"] == theirs["step"] == 40
     assert own["accuracy"] == theirs["accuracy"]
     assert own["loss"] == pytest.approx(theirs["loss"], rel=1e-6)
-    assert evaluations(run, phase="during", **at) == evaluations(first, phase="during", **at) != []
-    ours, others = (read_records(path / "metrics.jsonl")[0] for path in (run, first))
+    during = [
+        [row for row in evaluations(path, phase="during", **at) if row["step"]]
+        for path in (run, first)
+    ]
+    assert during[0] == during[1] != []
+    ours, others = (
+        [
+            {k: v for k, v in row.items() if not k.startswith("plasticity/")}
+            for row in read_records(path / "metrics.jsonl")[0]
+        ]
+        for path in (run, first)
+    )
     assert [row for row in ours if row["visit"] == 1] == others != []
     assert evaluations(run, phase="end", visit=2, task_evaluated=SECOND)[0]["step"] == 80
 
@@ -175,14 +189,16 @@ def test_a_dry_run_refuses_what_a_run_would(first, tmp_path, capsys):
     ("overrides", "told"),
     [
         (["method={name: si}"], "this run's method, SI, does not learn its first task"),
+        (["method={name: joint, from_start: true}"], "this run's method, Joint"),
+        (["evaluation.every=10"], "evaluation.every: 20 -> 10"),
+        (["evaluation.unseen=always"], "evaluation.unseen is 'always'"),
         (["method={name: progressive, random_first: true}"], "this run's method, Progressive"),
         (["agent.learning_rate=0.5"], "made otherwise (agent.learning_rate: 0.001 -> 0.5)"),
         (["sequence.steps=41"], "made otherwise (sequence.steps: 40 -> 41)"),
         (["seed=1"], "made otherwise (seed: 0 -> 1)"),
         (["net.hidden=[16, 11]"], "net.hidden: [16, 12] -> [16, 11]"),
         (["sequence.held_out=0.1"], "sequence.held_out: 0.0 -> 0.1"),
-        (["evaluation.policy=greedy"], "evaluation.policy"),
-        ([f"sequence.tasks=['{SECOND}', '{FIRST}']"], f"its first task is '{FIRST}'"),
+        ([f"sequence.tasks=['{SECOND}', '{FIRST}']"], f"its first task is '{FIRST}' (1x8x8, 2"),
         (["agent.schedule_over=sequence"], "schedule_over is 'sequence'"),
         (["sequence.pretrained=/nowhere"], "/nowhere is no run"),
     ],
@@ -196,13 +212,87 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(overrides, told
     assert not (tmp_path / "runs").exists()
 
 
+def test_what_means_nothing_for_pictures_need_not_agree(first, tmp_path):
+    changes = ["evaluation.policy=greedy", "evaluation.episodes=3", "protocol.sticky=0.25"]
+    train(pictures(tmp_path, f"sequence.pretrained={first}", *changes), tmp_path / "runs")
+
+
+def test_pictures_of_another_size_are_another_task(first, tmp_path):
+    """In a sequence with larger pictures all are padded, and the net is another one."""
+    config = pictures(tmp_path, f"sequence.pretrained={first}")
+    tasks = tuple(dataclasses.replace(t, shape=(3, 32, 32)) for t in sequence_of(config).tasks)
+    with pytest.raises(ClrlError) as error:
+        find_pretrained(config, TaskSequence(tasks, (0, 1)))
+    assert f"expected '{FIRST}' (3x32x32, 2 outputs)" in str(error.value)
+
+
+def test_weights_of_another_shape_are_never_taken_over(first, tmp_path):
+    config = pictures(tmp_path)
+    learner = assemble(config, sequence_of(config))
+    task = sequence_of(config).tasks[0]
+    found = checkpoint.load_latest(first / "checkpoints")
+    assert found is not None
+    weights = [p.detach()[:1] for p in learner.net.first_parameters(task)]  # would be broadcast
+    with pytest.raises(ClrlError, match="cannot be taken over"):
+        learner.take_over(task, found.state["learner"], weights)
+
+
+@pytest.mark.parametrize(
+    "moment",
+    ["clrl.agents.supervised.Supervised.end_task", "clrl.run.walk.Walk._keep_importances"],
+)
+def test_stopped_before_the_next_checkpoint_it_goes_on_with_the_same_costs(
+    moment, first, tmp_path, monkeypatch
+):
+    config = pictures(tmp_path, f"sequence.pretrained={first}", "name=whole")
+    whole = train(config, tmp_path / "runs")
+
+    def stop(*_: object, **__: object) -> None:
+        raise Stopped(3)
+
+    config = pictures(tmp_path, f"sequence.pretrained={first}", "name=cut")
+    with monkeypatch.context() as patch:
+        patch.setattr(moment, stop)
+        with pytest.raises(Stopped):
+            train(config, tmp_path / "runs")
+    cut = resume(tmp_path / "runs" / "cut" / "seed0")
+    assert evaluations(cut) == evaluations(whole)
+    summaries = [json.loads((run / "summary.json").read_text()) for run in (cut, whole, first)]
+    costs = [summary["cost"] for summary in summaries]
+    seconds = [cost["visits"][0]["seconds"] for cost in costs]
+    assert min(seconds[:2]) >= seconds[2]
+    assert min(cost["seconds"] for cost in costs[:2]) >= seconds[2]
+    assert min(cost["seconds_evaluating"] for cost in costs[:2]) >= costs[2]["seconds_evaluating"]
+
+
+def test_a_column_has_its_first_score_and_only_records_of_its_own_layers(first, tmp_path):
+    columns = "method={name: progressive}"
+    taken = train(pictures(tmp_path, columns, f"sequence.pretrained={first}"), tmp_path / "runs")
+    learned = train(pictures(tmp_path, columns, "name=learned"), tmp_path / "runs")
+    at = {"phase": "during", "visit": 1, "task_evaluated": FIRST}
+    steps = [[row["step"] for row in evaluations(run, **at)] for run in (taken, learned)]
+    assert steps[0] == steps[1] == [0, 20]
+    layers = [
+        {key for row in read_records(run / "metrics.jsonl")[0] for key in row if "trunk" in key}
+        for run in (first, taken)
+    ]
+    assert layers[0]
+    assert not layers[1]
+
+
 def test_a_source_that_went_on_or_is_not_plain_is_refused(first, tmp_path):
     beyond = train(pictures(tmp_path, "name=beyond"), tmp_path / "runs")
     columns = train(
         pictures(tmp_path, f"sequence.tasks=['{FIRST}']", "name=pnn", "method={name: progressive}"),
         tmp_path / "runs",
     )
-    for source, told in ((beyond, "end of its first visit"), (columns, "its net is not plain")):
+    ewc = ["method={name: ewc, n_samples: 16, n_batches: 2}", f"sequence.tasks=['{FIRST}']"]
+    drew = train(pictures(tmp_path, "name=drew", *ewc), tmp_path / "runs")
+    for source, told in (
+        (beyond, "end of its first visit"),
+        (columns, "its net is not plain"),
+        (drew, "its method, EWC, went on after the visit's steps"),
+    ):
         with pytest.raises(ClrlError, match=told):
             train(pictures(tmp_path, f"sequence.pretrained={source}", "name=x"), tmp_path / "runs")
 

@@ -58,7 +58,7 @@ def test_there_is_a_run_for_every_pair_method_and_seed_but_no_task_is_its_own_so
 
 
 def test_only_what_would_be_learned_alike_is_shared(write_study: Write, tmp_path: Path) -> None:
-    methods = {"finetune": {}, "si": {}, "lwf": {}}
+    methods = {"finetune": {}, "si": {}, "lwf": {}, "all": {"name": "joint", "from_start": True}}
 
     def shared(*overrides: str) -> set[str]:
         study = load_study(write_study(tmp_path, methods=methods), overrides)
@@ -70,10 +70,18 @@ def test_only_what_would_be_learned_alike_is_shared(write_study: Write, tmp_path
 
     assert shared() == {"finetune", "lwf"}
     assert shared("share_sources=false") == set()
+    assert shared("run.evaluation.unseen=always") == set()
     shared_heads = "run.net={body: mlp, hidden: [8], heads: shared}"
     assert shared(shared_heads, "run.sequence.scenario=domain") == {"finetune", "lwf"}
     # one softmax over all classes of the sequence: a task alone has another
     assert shared(shared_heads, "run.sequence.scenario=class") == set()
+
+
+def test_two_spellings_of_a_task_have_one_expert(write_study: Write, tmp_path: Path) -> None:
+    two = {"sources": ["digits:0-1", "digits:4+5"], "targets": ["digits:0+1", "digits:2+3"]}
+    study = load_study(write_study(tmp_path, **two, seeds=[0]))
+    alone = [run.target for run in study.experts]
+    assert alone == ["digits:0+1", "digits:2+3", "digits:4+5"]
 
 
 def test_the_runs_differ_in_tasks_method_and_seed_alone(write_study: Write, tmp_path: Path) -> None:

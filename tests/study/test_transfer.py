@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -281,6 +282,29 @@ def test_runs_go_on_from_the_expert_of_their_source(study: Path, runs: Path) -> 
 
 
 @pytest.mark.usefixtures("here")
+def test_an_expert_whose_checkpoints_are_gone_is_made_anew_where_runs_need_it(
+    study: Path, runs: Path, whole: list[bytes], capsys: pytest.CaptureFixture[str]
+) -> None:
+    go(study, runs)
+    (expert,) = runs.glob("experts/digits_0_1-*/seed0")
+    shutil.rmtree(expert / "checkpoints")
+    assert texts(go(study, runs)) == whole  # nothing is to be made: nobody needs them
+    assert "damaged" not in capsys.readouterr().err
+    shutil.rmtree(next(runs.glob("toy/runs/finetune*/seed0")))
+    assert texts(go(study, runs)) == whole
+    assert "damaged (its checkpoints are gone)" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("here")
+def test_runs_that_took_their_source_over_are_none_of_a_study_without_sharing(
+    study: Path, runs: Path
+) -> None:
+    go(study, runs)
+    with pytest.raises(ClrlError, match=r"made on other terms: sequence.pretrained"):
+        go(study, runs, "share_sources=false")
+
+
+@pytest.mark.usefixtures("here")
 def test_without_sharing_every_run_learns_its_source(study: Path, runs: Path) -> None:
     go(study, runs, "share_sources=false")
     assert len(made(runs)) == 3
@@ -302,8 +326,9 @@ def test_runs_whose_sources_expert_failed_are_left_out_and_no_others(
         make(job)
 
     monkeypatch.setattr(processes, "make", failing)
-    with pytest.raises(ClrlError, match="1 of the study's runs failed"):
+    with pytest.raises(ClrlError, match="3 of the study's runs failed") as caught:
         go(study, runs)
+    assert str(caught.value).count("left out, as the expert it goes on from failed") == 2
     assert len(made(runs)) == 2 + 2
     assert not any("4_5" in name for name in made(runs))
     monkeypatch.setattr(processes, "make", make)

@@ -108,11 +108,10 @@ def _every_metric(groups: Sequence[Group], scale: Scale) -> Table:
 
 
 def _beside_joint(group: Group, joint: Group, scale: Scale) -> Estimate:
-    """Return what a method's protection costs in learning, beside joint training's mean scores."""
-    finals = scale.finals(joint)
-    upper = [float(mean(finals[task])) if finals else None for task in joint.first.tasks]
-    runs = group.finished
-    return estimate([spp_forward_transfer(scale.matrix(run), run.visits, upper) for run in runs])
+    """Return what a method's protection costs in learning, beside joint training's same seeds."""
+    upper = {run.seed: scale.matrix(run)[-1] for run in joint.finished}
+    pairs = [(run, upper[run.seed]) for run in group.finished if run.seed in upper]
+    return estimate([spp_forward_transfer(scale.matrix(run), run.visits, m) for run, m in pairs])
 
 
 def _beside_first(groups: Sequence[Group], values: Values, scale: Scale, metric: str) -> Table:

@@ -48,7 +48,7 @@ def main() -> None:
                         metrics["backward_transfer"],
                     )
                 except ClrlError as error:  # a penalty in the loss can diverge: that is a result
-                    if "broke down" not in str(error):
+                    if not any(words in str(error) for words in ("broke down", "diverged")):
                         raise
                     print(f"{name}: {error}", file=sys.stderr)
                     accuracy = transfer = None
