@@ -42,7 +42,8 @@ def test_the_study_of_ones_own_loads(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(text)
     study = load_study(path)
-    assert len(study.runs) == 2 * 3 * 3 and len(study.experts) == 3  # a source or a chain
+    assert len(study.runs) == 2 * 3 * 3  # a source or a chain
+    assert len(study.experts) == 2 * 3  # of the target, and of what both sources begin with
 
 
 def test_the_method_in_20_lines_learns_pulls_and_resumes(monkeypatch):

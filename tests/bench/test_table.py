@@ -66,7 +66,7 @@ def names(*given: str) -> list[str]:
 def test_names_choose_figures_in_their_order() -> None:
     assert names() == [f.name for f in FIGURES]
     assert names("memory") == ["memory"]  # not `memory_growth`
-    ewc = ["ewc_1", "ewc_10", "ewc_100", "ewc_decoupled"]
+    ewc = ["ewc_1", "ewc_10", "ewc_100", "ewc_pictures", "ewc_decoupled"]
     assert names("ewc", "ppo", "ewc_10") == [*ewc, "ppo"]
     assert names("startup") == ["startup_help", "startup_list"]
 

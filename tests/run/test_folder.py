@@ -24,8 +24,13 @@ import os, sys, time
 from pathlib import Path
 from clrl.run.folder import RunFolder
 with RunFolder(Path(sys.argv[1])).lock():
+    ready, tell = os.pipe()
     worker = os.fork() if "fork" in sys.argv else None
-    if worker != 0:
+    if worker == 0:
+        os.write(tell, b"!")
+    else:
+        if worker:
+            os.read(ready, 1)  # it runs, and so has let go of what it must not hold
         print("locked", worker, flush=True)
     time.sleep(60)
 """

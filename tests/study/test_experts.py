@@ -83,8 +83,8 @@ def test_the_key_is_another_for_another_version(
 def test_seeds_share_a_folder_and_tasks_do_not(write_study: Write, tmp_path: Path) -> None:
     planned = load_study(write_study(tmp_path)).experts
     places = [place(tmp_path, run) for run in planned]
-    assert len({path for path, _ in places}) == len(places) == 4
-    assert len({path.parent for path, _ in places}) == 2
+    assert len({path for path, _ in places}) == len(places) == 6  # two targets, a source, two seeds
+    assert len({path.parent for path, _ in places}) == 3
     for (path, config), run in zip(places, planned, strict=True):
         assert path == tmp_path / config.name / f"seed{run.seed}"
 
