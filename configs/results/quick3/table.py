@@ -3,7 +3,8 @@
     python configs/results/quick3/table.py RUNS/NAME [RUNS/NAME...] [--scratch RUNS/NAME...]
 
 Each argument is a folder of `seed<k>` folders with a config.yaml and a summary.json; those after
-`--scratch` are of one game each. Beside this file it writes
+`--scratch` are of one game each; what lies in `earlier/` was made before samples of an importance
+were drawn by chance and heads were float32. Beside this file it writes
 
     runs.md    every run: each game's score after its own visit, and all of them at the end
     table.md   every method: the share of the old games' scores that is left at the end, and what
@@ -34,7 +35,7 @@ def main() -> None:
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--scratch", nargs="*", type=Path, default=[])
     args = parser.parse_args()
-    groups = {path.name: runs_of(path) for path in args.folders}
+    groups = {str(path): runs_of(path) for path in args.folders}
     alone: dict[str, list[float]] = {}
     for path in args.scratch:
         for _, _, summary in runs_of(path):
@@ -53,6 +54,7 @@ def runs_of(folder: Path) -> list[tuple[str, int, dict]]:
         method = yaml.safe_load((path.parent / "config.yaml").read_text())["method"]
         words = [method["name"], *(f"{method[k]:g}" for k in ["strength"] if k in method)]
         words += [method["form"]] if method.get("form") == "decoupled" else []
+        words += ["(earlier)"] if folder.resolve().parent.name == "earlier" else []
         found.append((" ".join(words), int(path.parent.name[4:]), json.loads(path.read_text())))
     return found
 
