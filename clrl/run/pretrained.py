@@ -15,7 +15,7 @@ from clrl.run.folder import RunFolder
 from clrl.run.records import read_records
 from clrl.types import ClrlError, Task, TaskSequence
 
-__all__ = ["Pretrained", "alike", "find_pretrained"]
+__all__ = ["Pretrained", "alike", "ended_first_visit", "find_pretrained"]
 
 SAME = (  # what both runs must have alike
     *("agent", "net", "protocol", "precision", "seed"),
@@ -66,54 +66,24 @@ def find_pretrained(config: Config, sequence: TaskSequence) -> Pretrained:
         run = run / f"seed{config.seed}"
     folder, task = RunFolder.open(run), sequence.tasks[sequence.visits[0]]
     made_with = load_config(folder.config)
-    for whose, method in (("this run's", config.method), (f"{run}'s", made_with.method)):
-        if not method.starts_plainly:
-            raise _refusal(
-                given,
-                f"{whose} method, {type(method).__name__}, does not learn its first task as "
-                "fine-tuning does",
-                "leave sequence.pretrained out",
-            )
-    if config.agent.schedule_over == "sequence":
-        raise _refusal(
-            given,
-            "agent.schedule_over is 'sequence': the first visit's rates depend on the others",
-            "use agent.schedule_over=task, or leave sequence.pretrained out",
-        )
-    same = [key for key in SAME if config.agent.kind == "rl" or key not in UNPLAYED]
-    changes = [
-        line
-        for line in differences(made_with, config)
-        if any(line.startswith((f"{key}:", f"{key}.")) for key in same)
-    ]
-    if changes:
-        told = "; ".join(changes[:3])
-        raise _refusal(given, f"it was made otherwise ({told})", "make the two agree")
+    _refuse_what_starts_otherwise(given, config, "this run's")
+    _refuse_what_starts_otherwise(given, made_with, f"{run}'s")
+    _refuse_other_terms(given, made_with, config)
     theirs = sequence_of(made_with)
     first = theirs.tasks[theirs.visits[0]]
     if not alike(first, task):
         raise _refusal(given, f"its first task is {_told(first)}", f"expected {_told(task)}")
     if config.evaluation.unseen == "always" and len(sequence.tasks) > 1:
-        raise _refusal(
-            given,
-            "evaluation.unseen is 'always': the other tasks were not evaluated there",
-            "use evaluation.unseen=ends, or leave sequence.pretrained out",
-        )
+        why = "evaluation.unseen is 'always': the other tasks were not evaluated there"
+        raise _refusal(given, why, "use evaluation.unseen=ends, or leave sequence.pretrained out")
     found = checkpoint.load_latest(folder.checkpoints)
-    cursor = found.state["cursor"] if found else {}
-    if found is None or (cursor["visit"], cursor["stage"]) != (1, "begin"):
-        raise _refusal(
-            given,
-            "its newest checkpoint does not stand at the end of its first visit",
-            "expected a finished run of that task alone",
-        )
-    learner = found.state["learner"]
+    if found is None or not ended_first_visit(found):
+        why = "its newest checkpoint does not stand at the end of its first visit"
+        raise _refusal(given, why, "expected a finished run of that task alone")
+    learner, cursor = found.state["learner"], found.state["cursor"]
     if learner["extra_steps"]:
-        raise _refusal(
-            given,
-            f"its method, {type(made_with.method).__name__}, went on after the visit's steps",
-            "expected a run of fine-tuning",
-        )
+        why = f"its method, {type(made_with.method).__name__}, went on after the visit's steps"
+        raise _refusal(given, why, "expected a run of fine-tuning")
     weights = _first_weights(learner["net"], first.id)
     if weights is None:
         raise _refusal(given, "its net is not plain", "expected a run of fine-tuning")
@@ -125,6 +95,35 @@ def find_pretrained(config: Config, sequence: TaskSequence) -> Pretrained:
     seconds = float(cursor["costs"][0]["seconds"])
     evaluating = float(cursor["evaluating"])
     return Pretrained(run, learner, weights, seconds, evaluating, metrics, [*start, *during])
+
+
+def ended_first_visit(found: checkpoint.Checkpoint) -> bool:
+    """Tell whether a checkpoint was taken when the first visit had just ended."""
+    cursor = found.state["cursor"]
+    return (cursor["visit"], cursor["stage"]) == (1, "begin")
+
+
+def _refuse_what_starts_otherwise(given: str, config: Config, whose: str) -> None:
+    method = config.method
+    if not method.starts_plainly:
+        why = f"{whose} method, {type(method).__name__}, does not learn its first task as "
+        raise _refusal(given, f"{why}fine-tuning does", "leave sequence.pretrained out")
+    if config.agent.schedule_over == "sequence":
+        why = "agent.schedule_over is 'sequence': the first visit's rates depend on the others"
+        remedy = "use agent.schedule_over=task, or leave sequence.pretrained out"
+        raise _refusal(given, why, remedy)
+
+
+def _refuse_other_terms(given: str, made_with: Config, config: Config) -> None:
+    same = [key for key in SAME if config.agent.kind == "rl" or key not in UNPLAYED]
+    changes = [
+        line
+        for line in differences(made_with, config)
+        if any(line.startswith((f"{key}:", f"{key}.")) for key in same)
+    ]
+    if changes:
+        told = "; ".join(changes[:3])
+        raise _refusal(given, f"it was made otherwise ({told})", "make the two agree")
 
 
 def alike(one: Task, other: Task) -> bool:

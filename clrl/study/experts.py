@@ -25,6 +25,7 @@ import torch
 from clrl.run import checkpoint
 from clrl.run.config import Config, differences, load_config, to_dict
 from clrl.run.folder import RunFolder, write_json_atomic
+from clrl.run.pretrained import ended_first_visit
 from clrl.run.records import read_records
 from clrl.study.curves import visit_curve
 from clrl.study.plan import PlannedRun, json_ready, short_name
@@ -107,9 +108,7 @@ def cannot_be_gone_on_from(path: Path) -> str:
     found = checkpoint.load_latest(RunFolder(path).checkpoints)
     if found is None:
         return "its checkpoints are gone"
-    cursor = found.state["cursor"]
-    ended = (cursor["visit"], cursor["stage"]) == (1, "begin")
-    return "" if ended else "its last checkpoint is gone"
+    return "" if ended_first_visit(found) else "its last checkpoint is gone"
 
 
 def seal(path: Path, config: Config) -> None:

@@ -61,6 +61,18 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("clrl.study.pace.start_up", lambda config: 0.5)
 
 
+def fail(patch: pytest.MonkeyPatch, title: str) -> None:
+    """Have runs whose title begins so break down."""
+    make = processes.make
+
+    def failing(job: Job) -> None:
+        if job.title.startswith(title):
+            raise ClrlError("learning broke down")
+        make(job)
+
+    patch.setattr(processes, "make", failing)
+
+
 @pytest.fixture
 def study(write_study: Write, tmp_path: Path) -> Path:
     return write_study(tmp_path, **SMALL)
@@ -244,14 +256,7 @@ def test_a_half_written_line_is_skipped_and_counted(study: Path, runs: Path) -> 
 def test_a_run_that_fails_stops_no_other_and_is_named(
     study: Path, runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    make = processes.make
-
-    def failing(job: Job) -> None:
-        if job.title.startswith("finetune"):
-            raise ClrlError("learning broke down")
-        make(job)
-
-    monkeypatch.setattr(processes, "make", failing)
+    fail(monkeypatch, "finetune")
     with pytest.raises(ClrlError, match="1 of the study's runs failed") as caught:
         go(study, runs)
     assert "finetune digits:0+1 > digits:2+3 seed 0: learning broke down" in str(caught.value)
@@ -318,20 +323,13 @@ def test_runs_whose_sources_expert_failed_are_left_out_and_no_others(
     write_study: Write, tmp_path: Path, runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = write_study(tmp_path, **SMALL | {"sources": ["digits:0+1", "digits:4+5"]})
-    make = processes.make
-
-    def failing(job: Job) -> None:
-        if job.title.startswith("expert digits:4+5"):
-            raise ClrlError("learning broke down")
-        make(job)
-
-    monkeypatch.setattr(processes, "make", failing)
-    with pytest.raises(ClrlError, match="3 of the study's runs failed") as caught:
-        go(study, runs)
+    with monkeypatch.context() as patch:
+        fail(patch, "expert digits:4+5")
+        with pytest.raises(ClrlError, match="3 of the study's runs failed") as caught:
+            go(study, runs)
     assert str(caught.value).count("left out, as the expert it goes on from failed") == 2
     assert len(made(runs)) == 2 + 2
     assert not any("4_5" in name for name in made(runs))
-    monkeypatch.setattr(processes, "make", make)
     go(study, runs)
     assert len(made(runs)) == 3 + 4
 
