@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -229,6 +230,16 @@ def test_memory_is_that_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(kept) == 4
     assert 100 < grown["value"] < 600  # two tasks in the second half; a heap has room of its own
     json.dumps([peak, grown])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux's C library gives back")
+def test_memory_in_use_is_without_the_free_heap() -> None:
+    blocks = [torch.ones(8192) for _ in range(4_000)]  # 32 KB each: of the heap, not mapped
+    kept = blocks[-1]  # above all the others: the heap's end cannot sink
+    held = memory._in_use()
+    del blocks
+    assert held - memory._in_use() > 100_000_000
+    assert kept.sum() == 8192
 
 
 def test_memory_is_measured_in_a_process_a_pair(monkeypatch: pytest.MonkeyPatch) -> None:
