@@ -201,9 +201,9 @@ def test_the_share_of_evaluations_follows_the_schedule(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(OnPolicy, "evaluate", evaluate)
     measured = costs.evaluation_share(TINY)
-    # three visits of ten evaluations: nine on the way, of the games begun, and one of all at each
+    # three visits of five evaluations: four on the way, of the games begun, and one of all at each
     # end, after one of all before the first
-    counts = [1 + 3 + 9 * 3, 1 + 3 + 9 * 2, 1 + 3 + 9 * 1]
+    counts = [1 + 3 + 4 * 3, 1 + 3 + 4 * 2, 1 + 3 + 4 * 1]
     least = 0.03 * (counts[0] + 2 * counts[1] + 3 * counts[2])
     spent, trained = parts(measured, "evaluation_seconds", "training_seconds")
     assert least <= min(spent) < 1.25 * least
