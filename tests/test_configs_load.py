@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from clrl.envs.sequences import SEQUENCES
+from clrl.method import Method
 from clrl.run.config import load_config, to_dict, to_yaml
 from clrl.run.train import sequence_of
 from clrl.run.yaml_safe import dump
@@ -66,6 +68,18 @@ def test_the_quick3_configurations_differ_in_the_method_alone() -> None:
         end = lines.index("net:")
         texts.append([line for line in lines[:start] + lines[end:] if not line.startswith("name:")])
     assert all(text == texts[0] for text in texts)
+
+
+def test_the_arms_of_a_pair_differ_in_the_method_and_the_source_alone() -> None:
+    found = []
+    for arm in ("progressive", "baseline1", "baseline2", "baseline3", "baseline4"):
+        config = load_config(Path(FILES[0]).parent / f"pair_{arm}.yaml")
+        assert config.sequence.tasks is not None
+        assert config.sequence.tasks[-1] == "Freeway-vflip"
+        assert len(config.sequence.tasks) == (1 if arm in ("baseline1", "baseline4") else 2)
+        target = replace(config.sequence, tasks=config.sequence.tasks[-1:])
+        found.append(replace(config, name="", sequence=target, method=Method()))
+    assert all(config == found[0] for config in found)
 
 
 def test_the_action_set_configurations_have_3_6_and_18_actions() -> None:

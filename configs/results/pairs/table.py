@@ -4,11 +4,13 @@
 
 RUNS holds folders `<pair>_<arm>/seed<k>`: pairs as in `PAIRS`, arms as in `ARMS` (configs
 `pair_<arm>.yaml` with another `sequence.tasks`). Writes OUT/table.md, OUT/results.csv and
-OUT/curves.svg. Areas are over the stretch of the target's visit that every curve covers.
+OUT/curves.svg. Areas are mean heights over the steps of the target's visit that every curve covers.
 
 Transfer score: the mean area of an arm's seeds over that of the first baseline's, times 100
-(Rusu et al. 2016). Forward transfer: Continual World's, on human-normalised scores. Intervals: 95 %
-percentile bootstrap, seeds of both arms drawn anew together (2,000 times, seed 0).
+(Rusu et al. 2016); above random: the random score taken off both first. Forward transfer: Continual
+World's, on human-normalised scores. Their intervals: 95 % percentile bootstrap, seeds of both arms
+drawn together (2,000 times, seed 0); with three seeds about the range of the seeds, and none where
+a draw of the first baseline learned nothing. Two columns less another arm: 95 % t interval.
 """
 
 from __future__ import annotations
@@ -19,11 +21,14 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from scipy.stats import t as student
 
-from clrl.envs.scores import normalise_task
+from clrl.envs.games import rom_name
+from clrl.envs.scores import REFERENCE, normalise_task
 from clrl.run.records import read_records
 from clrl.study.curves import Curve, common_spans, mean_height, rescaled, visit_curve
 from clrl.study.figures import save
+from clrl.study.ratios import interval_of_ratios, ratio_of_means
 
 PAIRS = {
     "p1": ("Freeway", "Freeway-vflip"),
@@ -37,7 +42,7 @@ ARMS = {
     "b4": ("4 beside a random column", "#56B4E9", "-."),
     "pnn": ("two columns", "#0072B2", "-"),
 }
-RESAMPLES = 2_000
+SCORES = ("transfer score", "above random", "forward transfer")
 
 Curves = dict[int, Curve]  # by seed
 
@@ -109,42 +114,65 @@ def rows_of(pair: str, arms: dict[str, Curves]) -> list[dict]:
 
 
 def table(found: dict[str, dict[str, Curves]]) -> str:
-    lines = [
-        "| pair | arm | seeds | area, each seed | at the end | transfer score | forward transfer |",
-        "|---|---|---:|---|---|---:|---:|",
-    ]
+    columns = ["pair", "arm", "area, each seed", "at the end", *SCORES]
+    lines = ["| " + " | ".join(columns) + " |", "|---|---|---|---|" + "---:|" * len(SCORES)]
+    notes = []
     for pair, arms in found.items():
-        of_arm, normalised = areas(arms), areas(arms, PAIRS[pair][1])
+        source, target = PAIRS[pair]
+        of_arm, normalised = areas(arms), areas(arms, target)
+        random, _ = REFERENCE[rom_name(target.split("-")[0])]
         for arm in arms:
-            scores = list(of_arm[arm].values())
-            score = forward = ""
-            if arm != "b1":
-                score = interval(of_arm[arm], of_arm["b1"], lambda a, b: 100 * a / b, "{:.0f}")
-                forward = interval(
-                    normalised[arm], normalised["b1"], lambda a, b: (a - b) / (1 - b), "{:.2f}"
-                )
-            name = f"{PAIRS[pair][0]} to {PAIRS[pair][1]}" if arm == "b1" else ""
-            shown = ", ".join(f"{s:,.1f}" if s < 100 else f"{s:,.0f}" for s in scores)
+            name = f"{source} to {target}" if arm == "b1" else ""
+            shown = ", ".join(amount(area) for area in of_arm[arm].values())
             ends = ", ".join(f"{curve[-1].score:,.4g}" for curve in arms[arm].values())
-            cells = (name, ARMS[arm][0], len(scores), shown, ends, score, forward)
-            lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
-    return "\n".join(lines) + "\n"
+            scores = [""] * len(SCORES)
+            if arm != "b1":
+                whole = paired(of_arm[arm], of_arm["b1"])
+                above = [(ours - random, theirs - random) for ours, theirs in whole]
+                left = paired(normalised[arm], normalised["b1"])
+                gained = [(ours - theirs, 1 - theirs) for ours, theirs in left]
+                scores = [ratio(whole, 100), ratio(above, 100), ratio(gained, 1)]
+            cells = (name, ARMS[arm][0], shown, ends, *scores)
+            lines.append("| " + " | ".join(cells) + " |")
+        spans = common_spans([curve for curves in arms.values() for curve in curves.values()])
+        stretch = ", ".join(f"{span[0]:,} to {span[1]:,}" for span in spans)
+        notes.append(f"- {source} to {target} (areas over steps {stretch} of the target's visit):")
+        for other in ("b3", "b4", "b1"):
+            if "pnn" in arms and other in arms:
+                notes.append(f"    - {difference(of_arm['pnn'], of_arm[other], ARMS[other][0])}")
+    return "\n".join(
+        [*lines, "", "Two columns less another arm, in area, paired by seed:", "", *notes, ""]
+    )
 
 
-def interval(ours: dict[int, float], theirs: dict[int, float], of, form: str) -> str:
-    """Return `of(mean area, mean area of the first baseline)` with its interval."""
-    seeds = sorted(ours.keys() & theirs.keys())
-    a, b = (np.array([side[k] for k in seeds]) for side in (ours, theirs))
-    if b.mean() <= 0:
-        return "(the first baseline learned nothing)"
-    middle = form.format(of(a.mean(), b.mean()))
-    if len(seeds) < 3:
-        return middle
-    drawn_seeds = np.random.default_rng(0).integers(len(seeds), size=(RESAMPLES, len(seeds)))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        values = of(a[drawn_seeds].mean(1), b[drawn_seeds].mean(1))
-    low, high = np.nanpercentile(values, [2.5, 97.5])
-    return f"{middle} ({form.format(low)} to {form.format(high)})"
+def paired(ours: dict[int, float], theirs: dict[int, float]) -> list[tuple[float, float]]:
+    return [(ours[seed], theirs[seed]) for seed in sorted(ours.keys() & theirs.keys())]
+
+
+def ratio(parts: list[tuple[float, float]], scale: float) -> str:
+    """Return the ratio of the means of both sides, with its interval where every draw has one."""
+    middle = ratio_of_means(parts)
+    if middle is None:
+        return "-"
+    form = "{:.0f}" if scale == 100 else "{:.2f}"
+    text, interval = form.format(scale * middle), interval_of_ratios({"": parts})
+    if interval is None:
+        return text
+    return f"{text} ({form.format(scale * interval.low)} to {form.format(scale * interval.high)})"
+
+
+def difference(ours: dict[int, float], theirs: dict[int, float], name: str) -> str:
+    """Return the mean difference over seeds, its t interval, and each seed's."""
+    each = np.array([one - other for one, other in paired(ours, theirs)])
+    text = f"{name}: {amount(each.mean())}"
+    if len(each) >= 3:
+        half = student.ppf(0.975, len(each) - 1) * each.std(ddof=1) / np.sqrt(len(each))
+        text += f" ± {amount(half)}"
+    return f"{text} ({', '.join(amount(one) for one in each)})"
+
+
+def amount(value: float) -> str:
+    return f"{value:,.1f}" if abs(value) < 100 else f"{value:,.0f}"
 
 
 def drawn(found: dict[str, dict[str, Curves]]) -> Figure:
