@@ -78,7 +78,7 @@ def test_the_arms_of_a_pair_differ_in_the_method_and_the_source_alone() -> None:
         assert config.sequence.tasks[-1] == "Freeway-vflip"
         assert len(config.sequence.tasks) == (1 if arm in ("baseline1", "baseline4") else 2)
         target = replace(config.sequence, tasks=config.sequence.tasks[-1:])
-        found.append(replace(config, name="", sequence=target, method=Method()))
+        found.append(replace(config, name="pair", sequence=target, method=Method()))
     assert all(config == found[0] for config in found)
 
 
