@@ -41,7 +41,7 @@ FIGURES = (
            "at most", 3.0, "s", f"{METHODS}:fisher_seconds"),
     Figure("memory", "peak resident memory of A2C with 64 environments",
            "at most", 1.5, "GB", f"{COSTS}:memory", ("peak",)),
-    Figure("memory_growth", "growth of memory in use over the last 20 of 40 games under EWC",
+    Figure("memory_growth", "growth of memory in use over the last 20 of 60 games under EWC",
            "at most", 5.0, "MB", f"{COSTS}:memory", ("growth",)),
     Figure("memory_pictures", "growth of memory in use from 2 to 20 tasks of pictures under EWC",
            "at most", 5.0, "MB", f"{COSTS}:memory", ("pictures",)),

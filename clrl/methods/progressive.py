@@ -14,6 +14,7 @@ from clrl.types import ClrlError, Net, NetSpec, Task
 
 __all__ = ["Progressive"]
 
+CONTAINER = Path("/sys/fs/cgroup")
 OBSERVATIONS = 1_024  # kept with their contexts, in the estimate of memory: PPO's usual rollout
 
 
@@ -71,7 +72,11 @@ class Progressive(Method):
                 2,
             )
         settings = ColumnSettings(
-            self.adapter, self.scale_init, self.lateral_heads, self.width, self.init
+            adapter=self.adapter,
+            scale_init=self.scale_init,
+            lateral_heads=self.lateral_heads,
+            width=self.width,
+            init=self.init,
         )
         self._net = self._columns = ProgressiveNet(spec, settings)
         _check_memory(self._columns, len(spec.tasks) + self.random_first)
@@ -85,10 +90,11 @@ class Progressive(Method):
 
 
 def _check_memory(net: ProgressiveNet, n_columns: int) -> None:
-    """Refuse what cannot fit, by an estimate of the least that the last task needs.
+    """Refuse what cannot fit into the machine's memory, by an estimate of what the last task needs.
 
     Counted are all weights; gradient and Adam's two moments of the last column; and what is kept of
-    `OBSERVATIONS` observations: their contexts, once in a rollout and once in minibatches.
+    `OBSERVATIONS` observations: their contexts, once in a rollout and once in minibatches. A GPU's
+    memory is not looked at.
     """
     weights = sum(net.column_size(k) for k in range(n_columns))
     kept = 2 * OBSERVATIONS * net.context_size(n_columns - 1)
@@ -105,6 +111,21 @@ def _check_memory(net: ProgressiveNet, n_columns: int) -> None:
 
 def _available_memory() -> int | None:
     """Return the bytes that can be had without swapping; None where the system does not say."""
+    found = [bytes_ for bytes_ in (_of_machine(), _of_container()) if bytes_ is not None]
+    return min(found, default=None)
+
+
+def _of_container() -> int | None:
+    """Return what is left of the limit that a container (cgroup 2) sets; None without one."""
+    try:
+        limit = (CONTAINER / "memory.max").read_text().strip()
+        used = int((CONTAINER / "memory.current").read_text())
+    except (OSError, ValueError):
+        return None
+    return int(limit) - used if limit.isdecimal() else None
+
+
+def _of_machine() -> int | None:
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvail"))

@@ -11,7 +11,7 @@ does not depend on what is learned: it is the net's `context`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -35,8 +35,8 @@ class ProgressiveNet(Net):
     - biases: W and V have one, U none (it would be W's again);
     - V is a 1x1 convolution also below the first fully connected layer, whose U and W take maps
       flattened; pools come before V;
-    - all weights start orthogonal, V and U with the gain of the layer (heads: of the head), biases
-      at 0: how much a lateral says at first is for alpha.
+    - all weights start orthogonal, V with the gain of hidden layers, U with that of its layer or
+      head, biases at 0: how much a lateral says at first is for alpha.
 
     A column after k - 1 others has, for a layer of m units above n channels with a kernel of s
     weights (the positions of a map, for a fully connected layer), and N channels of earlier columns
@@ -132,9 +132,19 @@ class ProgressiveNet(Net):
         """
         self.requires_grad_(False)
         self.zero_grad()  # what is frozen keeps no gradient from when it was learned
+        self._stack = None  # copies are made of what is frozen from now on
         k = self.column_of[task.id]
         column = self.columns[k]
         (column if k == len(self.columns) - 1 else column.heads).requires_grad_(True)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of what is trained; frozen columns stay in that of evaluation."""
+        super().train(mode)
+        for column in self.columns:
+            if not any(p.requires_grad for p in column.parameters()):
+                column.eval()
+        return self
 
     def can_play(self, task: Task) -> bool:
         return task.id in self.column_of
@@ -279,7 +289,9 @@ class ProgressiveNet(Net):
         if k == 0:
             return torch.empty((len(x), 0), device=x.device)
         if len(x) <= STACKED_ROWS and len(set(self.widths[:k])) == 1:
-            return torch.cat([s.flatten(1) for s in self._stacked(k, x)(as_input(x))], 1)
+            stack = self._stacked(k, x)
+            if stack.frozen:
+                return torch.cat([s.flatten(1) for s in stack(as_input(x))], 1)
         columns, sources = [column.layers for column in self._first(k)], list[Tensor]()
         hs = [self.places[0].pooled(as_input(x))] * k
         for i in self._read():

@@ -120,6 +120,11 @@ class Stacked:
         here = self._levels[0].weight.device
         return (self.k, self.dtype, here) == (k, dtype, device) and self._versions == self._now()
 
+    @property
+    def frozen(self) -> bool:
+        """Whether nothing copied is trained: a fused optimizer's steps leave no trace."""
+        return not any(p.requires_grad for p in self._copied)
+
     def __call__(self, x: Tensor) -> list[Tensor]:
         """Return (B, positions, k * n) of what reaches each place from the second on."""
         sources: list[Tensor] = []

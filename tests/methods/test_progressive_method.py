@@ -227,6 +227,24 @@ def test_more_columns_than_memory_holds_are_refused_before_they_are_made(monkeyp
     Progressive().build(spec)
 
 
+def test_the_limit_of_a_container_counts(monkeypatch, tmp_path):
+    monkeypatch.setattr(progressive, "CONTAINER", tmp_path)
+    machine = progressive._available_memory()
+    assert machine > 1_000_000
+    for name, text in (("max", "1000000\n"), ("current", "400000\n")):
+        (tmp_path / f"memory.{name}").write_text(text)
+    assert progressive._available_memory() == 600_000
+    (tmp_path / "memory.max").write_text("max\n")  # no limit
+    assert progressive._available_memory() > 1_000_000
+
+
+def test_settings_reach_the_net_by_name():
+    given = {"adapter": False, "scale_init": 0.5, "lateral_heads": True, "width": 2.0}
+    for init in ("fresh", "copy"):
+        net = Progressive(**given, init=init).build(learner_with().method.net.spec)
+        assert dataclasses.asdict(net.settings) == given | {"init": init}
+
+
 def test_the_systems_memory_is_known():
     available = progressive._available_memory()
     assert available is None or 10**7 < available < 10**14

@@ -43,6 +43,8 @@ def grown(
         for p in net.parameters():
             if p.dim() == 1:  # biases that are not 0, and alphas that differ
                 p.add_(0.3 * torch.randn_like(p))
+    for column in net.columns[:-1]:
+        column.requires_grad_(False)
     return net
 
 
@@ -286,6 +288,31 @@ def test_changed_weights_of_frozen_columns_are_noticed(rows):
     wide = net.double().context(x.double(), routes(2, rows))
     assert wide.dtype == torch.float64
     torch.testing.assert_close(wide.float(), other.context(x, routes(2, rows)))
+
+
+@pytest.mark.parametrize("rows", [6, 40])
+def test_what_is_trained_is_read_as_it_is_though_a_fused_step_leaves_no_trace(rows, monkeypatch):
+    net = grown("maps", 3)
+    x, route = inputs(net, rows), routes(2, rows)
+    net.context(x, route)  # copies are made of what is frozen
+    net.columns[0].requires_grad_(True)
+    optimizer = torch.optim.Adam(net.columns[0].parameters(), lr=0.1, fused=True)
+    net(x, routes(0, rows)).logits.sum().backward()
+    optimizer.step()
+    after = net.context(x, route)
+    monkeypatch.setattr(progressive, "STACKED_ROWS", 0)
+    torch.testing.assert_close(after, net.context(x, route))
+    net.train_only(TASKS[2])
+    monkeypatch.setattr(progressive, "STACKED_ROWS", 40)
+    torch.testing.assert_close(net.context(x, route), after)
+
+
+def test_frozen_columns_stay_in_the_mode_of_evaluation():
+    net = grown("maps", 3).train()
+    assert [column.training for column in net.columns] == [False, False, True]
+    net.train_only(TASKS[1])  # a visit to a task before: its heads only
+    assert [column.training for column in net.columns] == [False, True, False]
+    assert not any(column.training for column in net.eval().columns)
 
 
 # -------------------------------------------------------------------- activations laid open
