@@ -37,8 +37,8 @@ from clrl.run.folder import fsync_folder, write_durable, write_text_atomic
 from clrl.run.state_files import ARRAYS, Broken, from_npz, put_together, take_apart, to_npz
 from clrl.types import ClrlError
 
-__all__ = ["SCHEMA_VERSION", "Checkpoint", "CheckpointError", "clean", "load_each", "load_latest"]
-__all__ += ["save"]
+__all__ = ["SCHEMA_VERSION", "AllBroken", "Checkpoint", "CheckpointError", "clean", "load_each"]
+__all__ += ["load_latest", "save"]
 
 SCHEMA_VERSION = 1
 MAX_FILE_BYTES = 16 << 30
@@ -52,6 +52,10 @@ _SAFE_NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 class CheckpointError(ClrlError):
     """A checkpoint could not be taken; those before it are intact, so training may go on."""
+
+
+class AllBroken(ClrlError):
+    """There are checkpoints, but no whole one."""
 
 
 @dataclass(frozen=True)
@@ -214,7 +218,8 @@ def load_latest(folder: Path) -> Checkpoint | None:
     """Return the newest checkpoint that verifies, or None where none was ever taken.
 
     Raises:
-        ClrlError: there are checkpoints and all are broken, or one is of a newer clrl.
+        AllBroken: there are checkpoints, but no whole one.
+        ClrlError: one is of a newer clrl.
     """
     skipped: list[str] = []
     for step, path in _candidates(folder):
@@ -223,7 +228,7 @@ def load_latest(folder: Path) -> Checkpoint | None:
         except Broken as error:
             skipped.append(f"{path}: {error}")
     if skipped:
-        raise ClrlError("no checkpoint can be used: " + "; ".join(skipped))
+        raise AllBroken("no checkpoint can be used: " + "; ".join(skipped))
     return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from clrl.types import Net
 
-__all__ = ["multiply_adds", "sizes"]
+__all__ = ["multiply_adds", "peak_memory", "sizes"]
 
 
 @torch.no_grad()
@@ -25,10 +26,21 @@ def multiply_adds(net: Net, x: Tensor, route: Tensor) -> int:
 
 
 def sizes(net: Net) -> dict[str, float]:
-    """Return numbers of parameters, and the process's peak memory so far in MB."""
+    """Return numbers of parameters."""
     parameters = list(net.parameters())
     return {
         "parameters": sum(p.numel() for p in parameters),
         "parameters_trained": sum(p.numel() for p in parameters if p.requires_grad),
-        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
     }
+
+
+def peak_memory(before: Mapping[str, float]) -> dict[str, float]:
+    """Return the largest memory so far in MB: of the process and, on CUDA, of torch's tensors.
+
+    Args:
+        before: the same of the run's earlier processes; {} if there were none.
+    """
+    peak = {"peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    if on_cuda := torch.cuda.max_memory_allocated():  # 0 where CUDA is not in use
+        peak["peak_cuda_memory_mb"] = on_cuda / 2**20
+    return dict(before) | {k: max(round(v, 1), before.get(k, 0.0)) for k, v in peak.items()}

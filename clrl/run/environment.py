@@ -19,7 +19,10 @@ from clrl.types import Task
 
 __all__ = ["describe_environment"]
 
-PACKAGES = ("clrl", "torch", "numpy", "gymnasium", "ale-py", "stable-baselines3", "wandb")
+PACKAGES = (
+    *("clrl", "torch", "numpy", "gymnasium", "ale-py", "stable-baselines3", "wandb"),
+    "scikit-learn",  # whose digits are a data set
+)
 
 
 def describe_environment(tasks: Sequence[Task]) -> dict[str, Any]:

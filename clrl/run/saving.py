@@ -12,6 +12,7 @@ from clrl.agents.learner import Learner
 from clrl.run import checkpoint
 from clrl.run.config import Config, config_hash, to_dict
 from clrl.run.console import Console
+from clrl.run.costs import peak_memory
 from clrl.run.folder import RunFolder
 from clrl.run.random_state import random_state, set_random_state
 from clrl.run.records import RecordFile
@@ -34,6 +35,7 @@ class Cursor:
         evaluating: how much of it went into evaluations.
         began: wall time when this visit began.
         costs: what each visit that is through has cost.
+        peak_memory: the largest of all processes of the run so far.
     """
 
     visit: int = 0
@@ -43,6 +45,7 @@ class Cursor:
     evaluating: float = 0.0
     began: float = 0.0
     costs: list[dict[str, Any]] = field(default_factory=list)
+    peak_memory: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -68,6 +71,7 @@ class Saver:
         try:
             self.metrics.sync()
             self.evaluations.sync()
+            cursor.peak_memory = peak_memory(cursor.peak_memory)
             state = {
                 "learner": self.learner.state_dict(),
                 "cursor": asdict(cursor),

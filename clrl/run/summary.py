@@ -32,7 +32,7 @@ def summarise(
         sequence: tasks and visits.
         learner: for the counters and the net's size.
         normalise: task name and raw score to a score on a common scale, None where there is none.
-        spent: wall time so far, all processes of the run together, by name.
+        spent: wall time and peak memory so far, of all processes of the run, by name.
         of_visits: what each visit has cost.
         config_hash: of everything that determines the result.
     """

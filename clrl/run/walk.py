@@ -27,7 +27,7 @@ from clrl.envs.scores import normalise_task
 from clrl.run import checkpoint
 from clrl.run.config import Config, config_hash, to_dict
 from clrl.run.console import Console
-from clrl.run.costs import multiply_adds, sizes
+from clrl.run.costs import multiply_adds, peak_memory, sizes
 from clrl.run.environment import describe_environment
 from clrl.run.evaluate import Evaluator, Phase
 from clrl.run.folder import RunFolder, Status, write_json_atomic
@@ -269,6 +269,7 @@ class Walk:
             "seconds": round(time.monotonic() - self._began - self.cursor.began, 1),
             "multiply_adds": multiply_adds(learner.net, one.to(device), route.to(device)),
             **sizes(learner.net),
+            **peak_memory(self.cursor.peak_memory),
         }
 
     def _keep_importances(self) -> None:
@@ -296,6 +297,7 @@ class Walk:
         spent = {
             "seconds": round(self.cursor.seconds, 1),
             "seconds_evaluating": round(self.cursor.evaluating, 1),
+            **peak_memory(self.cursor.peak_memory),
         }
         key = config_hash(self.config)
         costs = self.cursor.costs

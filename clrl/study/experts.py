@@ -3,7 +3,7 @@
 An expert lies in `EXPERTS/<task>-<key>/seed<k>`; the key is a hash of everything that determines it
 (`determinants`). When it is done it is sealed: `expert.json` holds the sha256 of its files. An
 expert is used only if its seal holds; one that stopped half-way is gone on with, and one that is
-damaged is set aside and made anew.
+damaged, or stopped and has no whole checkpoint left, is set aside and made anew.
 
 What determines an expert: its resolved configuration but for `name`, `tracking` and `checkpoint`,
 which change nothing; the device in fact used; and the versions of the packages whose code it runs.
@@ -32,7 +32,7 @@ from clrl.study.plan import PlannedRun, json_ready, short_name
 from clrl.types import ClrlError
 
 __all__ = ["Place", "cannot_be_gone_on_from", "determinants", "expert_key", "inspect", "place"]
-__all__ += ["seal", "set_aside"]
+__all__ += ["seal", "set_aside", "settings"]
 
 PACKAGES = ("clrl", "torch", "numpy", "gymnasium", "ale-py", "opencv-python-headless")
 CHANGE_NOTHING = ("name", "tracking", "checkpoint")
@@ -45,16 +45,23 @@ Place = tuple[Path, Config]  # the folder of a run, and its configuration there
 
 def determinants(config: Config) -> dict[str, Any]:
     """Return everything that determines a run, its seed aside, as plain values."""
-    data = to_dict(config)
-    for key in (*CHANGE_NOTHING, "seed"):
-        del data[key]
-    if config.device == "auto":
-        data["device"] = "cuda" if torch.cuda.is_available() else "cpu"
+    data = settings(config)
+    del data["seed"]
     return {
         "schema": SCHEMA,
         "config": data,
         "packages": {name: _version(name) for name in PACKAGES},
     }
+
+
+def settings(config: Config) -> dict[str, Any]:
+    """Return the settings that matter to a run's result; the device is the one in fact used."""
+    data = to_dict(config)
+    for key in CHANGE_NOTHING:
+        del data[key]
+    if config.device == "auto":
+        data["device"] = "cuda" if torch.cuda.is_available() else "cpu"
+    return data
 
 
 def expert_key(config: Config) -> str:
@@ -79,6 +86,9 @@ def inspect(path: Path, config: Config) -> tuple[State, str]:
     Returns:
         `missing`; `unfinished`: to be resumed; `unsealed`: done, whole, killed before its seal;
         `sound`: to be used; `damaged`: to be set aside.
+
+    Raises:
+        ClrlError: its checkpoint is of a newer clrl.
     """
     folder = RunFolder(path)
     if not folder.config.exists():
@@ -89,23 +99,24 @@ def inspect(path: Path, config: Config) -> tuple[State, str]:
         made_with = load_config(folder.config)
     except ClrlError as error:
         return "damaged", f"config.yaml: {str(error).splitlines()[0]}"
-    changes = [
-        x for x in differences(made_with, config) if not x.startswith(("tracking", "checkpoint"))
-    ]
-    if changes:
+    if changes := differences(settings(made_with), settings(config)):
         return "damaged", f"config.yaml: {changes[0]}"
     if (path / "expert.json").exists():
         why = _broken_seal(path)
         return ("damaged", why) if why else ("sound", "")
     if folder.status != "done":
-        return "unfinished", ""
+        why = _broken_checkpoints(folder)
+        return ("damaged", why) if why else ("unfinished", "")
     why = _incomplete(folder)
     return ("damaged", why) if why else ("unsealed", "")
 
 
 def cannot_be_gone_on_from(path: Path) -> str:
     """Return why other runs cannot take a finished expert's visit over, or ""."""
-    found = checkpoint.load_latest(RunFolder(path).checkpoints)
+    try:
+        found = checkpoint.load_latest(RunFolder(path).checkpoints)
+    except checkpoint.AllBroken as error:
+        return str(error)
     if found is None:
         return "its checkpoints are gone"
     return "" if ended_first_visit(found) else "its last checkpoint is gone"
@@ -129,6 +140,15 @@ def set_aside(path: Path) -> Path:
     while (aside := path.with_name(f"{path.name}.damaged-{n}")).exists():
         n += 1
     return path.rename(aside)
+
+
+def _broken_checkpoints(folder: RunFolder) -> str:
+    """Return why a run cannot be resumed from any checkpoint, or ""; before the first, it can."""
+    try:
+        checkpoint.load_latest(folder.checkpoints)
+    except checkpoint.AllBroken as error:
+        return str(error)
+    return ""
 
 
 def _broken_seal(path: Path) -> str:

@@ -8,28 +8,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from clrl.study.curves import Curve, run_curve, visit_curve
+from clrl.study.curves import Curve, visit_curve
 from clrl.study.metrics import Matrix, difference, mean_of_all
 
 __all__ = [
     "continual_world_forgetting",
     "isolated_forgetting",
     "isolated_zero_shot_transfer",
-    "largest_scores",
 ]
 
 ByVisit = dict[tuple[int, int], float | None]
 
 
-def isolated_forgetting(
-    matrix: Matrix, visits: Sequence[int], scale: Sequence[float | None] | None = None
-) -> ByVisit:
+def isolated_forgetting(matrix: Matrix, visits: Sequence[int]) -> ByVisit:
     """Return what each later visit took from a task: its score before less that after (CORA).
 
     Args:
-        matrix: rows 0..T.
+        matrix: rows 0..T, raw or normalised (not, as CORA does, by the largest score of the run).
         visits: column of the task learned in each visit, T of them.
-        scale: what to divide the columns by, as CORA does by `largest_scores`; None: nothing.
 
     Returns:
         By (number of the visit from 1, column): every task that the visit did not learn and an
@@ -39,16 +35,14 @@ def isolated_forgetting(
     {(2, 0): 2.0}
     """
     return {
-        (k, j): _over(difference(matrix[k - 1][j], matrix[k][j]), j, scale)
+        (k, j): difference(matrix[k - 1][j], matrix[k][j])
         for k, own in enumerate(visits, 1)
         for j in sorted(set(visits[: k - 1]) - {own})
         if k < len(matrix)
     }
 
 
-def isolated_zero_shot_transfer(
-    matrix: Matrix, visits: Sequence[int], scale: Sequence[float | None] | None = None
-) -> ByVisit:
+def isolated_zero_shot_transfer(matrix: Matrix, visits: Sequence[int]) -> ByVisit:
     """Return what each visit gave to tasks not begun: their score after less that before (CORA).
 
     Arguments and result as above, with every task that neither this visit nor an earlier one
@@ -58,32 +52,20 @@ def isolated_zero_shot_transfer(
     {(1, 1): 1.0}
     """
     return {
-        (k, j): _over(difference(matrix[k][j], matrix[k - 1][j]), j, scale)
+        (k, j): difference(matrix[k][j], matrix[k - 1][j])
         for k in range(1, len(visits) + 1)
         for j in sorted(set(visits) - set(visits[:k]))
         if k < len(matrix)
     }
 
 
-def largest_scores(rows: Iterable[Mapping[str, Any]], tasks: Sequence[str]) -> list[float | None]:
-    """Return for each task `|max_t p_j(t)|` over all evaluations of the run: CORA's scale.
-
-    The scale is the run's own, so values on it compare no two methods that differ in it.
-
-    >>> rows = [
-    ...     {"phase": "start", "visit": 0, "step": 0, "task_evaluated": "A", "return": -21.0},
-    ...     {"phase": "end", "visit": 1, "step": 9, "task_evaluated": "A", "return": -3.0},
-    ... ]
-    >>> largest_scores(rows, ["A", "B"])
-    [3.0, None]
-    """
-    rows = list(rows)
-    known = [[p.score for p in run_curve(rows, name) if p.score is not None] for name in tasks]
-    return [abs(max(scores)) if scores else None for scores in known]
-
-
 def continual_world_forgetting(
-    rows: Iterable[Mapping[str, Any]], tasks: Sequence[str], visits: Sequence[int], last: int = 5
+    rows: Iterable[Mapping[str, Any]],
+    tasks: Sequence[str],
+    visits: Sequence[int],
+    last: int = 5,
+    *,
+    earlier_at_ends: bool = False,
 ) -> dict[str, float | None]:
     """Return `F_j = p_j(end of its own visit) - p_j(end of the run)` (Wolczyk et al. 2021).
 
@@ -96,6 +78,9 @@ def continual_world_forgetting(
         tasks: names of the distinct tasks.
         visits: index of the task learned in each visit.
         last: how many evaluations an end has.
+        earlier_at_ends: whether a task that is not being learned is evaluated only at the ends of
+            visits (`evaluation.earlier: ends`): of the other moments it then lacks nothing, and
+            its end of the run is the run's very last evaluation.
 
     >>> rows = [
     ...     {"phase": "end", "visit": 1, "step": 10, "task_evaluated": "A", "return": 8.0},
@@ -109,18 +94,13 @@ def continual_world_forgetting(
     result: dict[str, float | None] = {}
     for j, name in enumerate(tasks):
         own = max(k for k, task in enumerate(visits, 1) if task == j)
-        ends = (_end(visit_curve(rows, name, k), last) for k in (own, len(visits)))
-        result[name] = difference(*ends)
+        before = _end(visit_curve(rows, name, own), last)
+        others = earlier_at_ends and own < len(visits)
+        asked = [row for row in rows if row["phase"] != "during"] if others else rows
+        result[name] = difference(before, _end(visit_curve(asked, name, len(visits)), last))
     return result
 
 
 def _end(curve: Curve, last: int) -> float | None:
     """Return the mean of a visit's last evaluations; the one it began with is not of it."""
     return mean_of_all([point.score for point in curve[1:][-last:]])
-
-
-def _over(value: float | None, column: int, scale: Sequence[float | None] | None) -> float | None:
-    if scale is None:
-        return value
-    unit = scale[column]
-    return value / unit if value is not None and unit else None

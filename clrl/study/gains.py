@@ -8,13 +8,16 @@ neither is counted: areas are taken over the stretches that both know, or those 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from clrl.study.curves import Curve, Span, common_spans, mean_height, shortfall, time_to_threshold
 from clrl.study.metrics import difference, mean_of_all
 
 __all__ = [
     "area_gain",
+    "censored_speed",
     "continual_world_forward_transfer",
     "jump_start",
     "pnn_transfer_score",
@@ -92,8 +95,8 @@ def relative_speed(curve: Curve, expert: Curve, criterion: float | None) -> floa
     """Return the expert's time to a criterion over this run's (Fernando et al. 2017).
 
     Times are those of the first evaluation at or above it, so they are as coarse as the schedule
-    of evaluations. None where there is no criterion, one of the two never reaches it, or this run
-    is there before it begins (no number says how much faster that is).
+    of evaluations. None where there is no criterion, or one of the two never reaches it, or is
+    there before it begins: no number says how much faster that is (see `censored_speed`).
 
     >>> from clrl.study.curves import Point
     >>> expert = [Point(0, 0.0), Point(10, 3.0), Point(20, 5.0)]
@@ -103,7 +106,29 @@ def relative_speed(curve: Curve, expert: Curve, criterion: float | None) -> floa
     if criterion is None:
         return None
     ours, theirs = (time_to_threshold(points, criterion) for points in (curve, expert))
-    return theirs / ours if ours and theirs is not None else None
+    return theirs / ours if ours and theirs else None
+
+
+def censored_speed(
+    curve: Curve, expert: Curve, criterion: float | None
+) -> Literal["faster", "slower", "neither"] | None:
+    """Return on which side of all numbers a relative speed is; None if it is one, or has no sense.
+
+    Faster: this run is at the criterion before it begins and the expert is not, or this run
+    reaches it and the expert never does. Slower: the other way round.
+
+    >>> from clrl.study.curves import Point
+    >>> quick, slow = [Point(0, 5.0), Point(10, 6.0)], [Point(0, 0.0), Point(10, 6.0)]
+    >>> censored_speed(quick, slow, 5.0), censored_speed(slow, quick, 5.0)
+    ('faster', 'slower')
+    """
+    if criterion is None:
+        return None
+    ours, theirs = (time_to_threshold(points, criterion) for points in (curve, expert))
+    if ours and theirs:
+        return None
+    a, b = (math.inf if time is None else time for time in (ours, theirs))
+    return "neither" if a == b else "faster" if a < b else "slower"
 
 
 def relative_speed_by_area(

@@ -117,6 +117,8 @@ def backward_transfer(matrix: Matrix, visits: Sequence[int]) -> float | None:
 def forgetting(matrix: Matrix, visits: Sequence[int]) -> float | None:
     """Return `mean_j max_{1 <= i < T} R[i, j] - R[T, j]` (Chaudhry et al. 2018), as above.
 
+    None if a row is missing from the task's first visit on: the largest may have been there.
+
     >>> forgetting([[0.0, 0.0], [5.0, 1.0], [3.0, 9.0]], [0, 1])
     2.0
     """
@@ -125,8 +127,10 @@ def forgetting(matrix: Matrix, visits: Sequence[int]) -> float | None:
     terms = []
     for j, own in _own_rows(visits).items():
         if own < len(visits):
-            before = [score for row in matrix[1:-1] if (score := row[j]) is not None]
-            terms.append(difference(max(before) if before else None, matrix[-1][j]))
+            before = [row[j] for row in matrix[1:-1]]
+            known = [score for score in before if score is not None]
+            whole = None not in before[visits.index(j) :]
+            terms.append(difference(max(known) if whole else None, matrix[-1][j]))
     return mean_of_all(terms)
 
 

@@ -39,12 +39,16 @@ class Pace:
         """Whether there is anything to go by."""
         return bool(self._seconds) or self._measured is not None
 
-    @property
-    def basis(self) -> str:
-        """What the estimate rests on, where it is weak."""
-        if self._seconds or self._measured is None:
+    def basis(self, runs: Sequence[PlannedRun]) -> str:
+        """Return what the estimate of runs rests on, where it is weak."""
+        if not self._seconds:
+            if self._measured is None:
+                return ""
+            return " (measured on fine-tuning, just now; other methods take longer)"
+        new = dict.fromkeys(run.method for run in runs if run.method not in self._seconds)
+        if not new:
             return ""
-        return " (measured on fine-tuning, just now; other methods take longer)"
+        return f" ({', '.join(new)} not timed yet: taken to be as fast as those that were)"
 
     def learn_from(self, run: PlannedRun, path: Path) -> float | None:
         """Take in a finished run and return its seconds; None where it does not tell."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from clrl.study.statistics import FEWEST_RUNS, Interval, Statistic, mean
 
-__all__ = ["Parts", "interval_of_ratios", "ratio_of_means", "shares"]
+__all__ = ["Parts", "interval_of_ratios", "is_unsteady", "ratio_of_means", "shares"]
 
 Parts = Sequence[tuple[float, float]]  # of each run, what is above the line and what is below
 K = TypeVar("K", bound=Hashable)
@@ -25,10 +25,13 @@ K = TypeVar("K", bound=Hashable)
 def shares(parts: Parts) -> list[float] | None:
     """Return each run's part above the line over the mean of those below; their mean is the ratio.
 
-    None where there is no run, or that mean is not above 0.
+    None where there is no run, one is below 0 below the line, or all are at 0 there: a mean of
+    divisors of both signs may come out as near to 0 as it likes.
 
     >>> shares([(6.0, 2.0), (9.0, 4.0)])
     [2.0, 3.0]
+    >>> shares([(2.0, -3.0), (2.0, 1.6), (2.0, 1.7)]) is None  # else 2 / 0.1
+    True
     """
     found = _shares(np.array(parts, dtype=np.float64)) if parts else np.array([np.nan])
     return None if np.isnan(found).any() else [float(share) for share in found]
@@ -44,6 +47,20 @@ def ratio_of_means(parts: Parts) -> float | None:
     return None if found is None else float(mean(found))
 
 
+def is_unsteady(parts: Parts) -> bool:
+    """Tell whether the mean below the line is within 2 standard errors of 0.
+
+    With other seeds it might be near 0, and the ratio anything.
+
+    >>> is_unsteady([(6.0, 0.1), (6.0, 4.0)]), is_unsteady([(6.0, 3.9), (6.0, 4.0)])
+    (True, False)
+    """
+    below = np.array([part[1] for part in parts], dtype=np.float64)
+    if len(below) < 2:
+        return False
+    return bool(abs(below.mean()) <= 2 * below.std(ddof=1) / np.sqrt(len(below)))
+
+
 def interval_of_ratios(
     parts: Mapping[K, Parts],
     less: Mapping[K, Parts] | None = None,
@@ -55,10 +72,11 @@ def interval_of_ratios(
 ) -> Interval | None:
     """Return the percentile interval of a statistic of `shares`, those of all strata together.
 
-    The runs of each stratum are drawn anew with what is below their line, and with their partners.
+    Seeds are drawn anew, once for all strata: the k-th runs of all are of one seed, and some are
+    over the same expert. Each run is drawn with what is below its line, and with its partner.
 
     Args:
-        parts: by stratum.
+        parts: by stratum, of as many runs each.
         less: of the same strata and seeds: shares to take off.
         statistic: of the last axis of an array, as `iqm` and `mean`.
         resamples: how often runs are drawn, with replacement.
@@ -66,8 +84,11 @@ def interval_of_ratios(
         level: the share of resampled values between the ends.
 
     Returns:
-        None if a stratum has fewer than 3 runs, or a draw has no ratio: all it holds is 0 or less
-        below the line.
+        None if a stratum has fewer than 3 runs, or a draw has no ratio: all it holds is 0 below the
+        line.
+
+    Raises:
+        ValueError: strata of different numbers of runs.
 
     >>> interval_of_ratios({"A": [(6.0, 2.0)] * 3}, resamples=10)
     Interval(low=3.0, high=3.0, level=0.95, resamples=10, seed=0)
@@ -76,10 +97,13 @@ def interval_of_ratios(
     """
     if min(map(len, parts.values()), default=0) < FEWEST_RUNS:
         return None
-    rng = np.random.default_rng(seed)
+    numbers = {len(runs) for runs in parts.values()}
+    if len(numbers) > 1:
+        raise ValueError(f"strata of {sorted(numbers)} runs: expected the same seeds in each")
+    n = numbers.pop()
+    which = np.random.default_rng(seed).integers(0, n, (resamples, n))
     drawn = []
     for stratum, runs in parts.items():
-        which = rng.integers(0, len(runs), (resamples, len(runs)))
         found = _shares(np.array(runs, dtype=np.float64)[which])
         if less is not None:
             found = found - _shares(np.array(less[stratum], dtype=np.float64)[which])
@@ -93,6 +117,8 @@ def interval_of_ratios(
 
 
 def _shares(parts: NDArray[np.float64]) -> Any:
-    """Map (..., runs, 2) to (..., runs); NaN where the mean below the line is not above 0."""
-    above, below = parts[..., 0], parts[..., 1].mean(axis=-1, keepdims=True)
-    return above / np.where(below > 0, below, np.nan)
+    """Map (..., runs, 2) to (..., runs); NaN where `shares` has none."""
+    above, below = parts[..., 0], parts[..., 1]
+    middle = below.mean(axis=-1, keepdims=True)
+    is_ratio = (below.min(axis=-1, keepdims=True) >= 0) & (middle > 0)
+    return above / np.where(is_ratio, middle, np.nan)

@@ -2,10 +2,15 @@
 
 Scores are given by task: one number a run. Intervals are bootstrap percentiles, and runs are
 resampled within each task (Agarwal et al. 2021). With fewer than 3 runs there is no interval.
+
+Of few runs such an interval is too narrow: of 3 it holds the mean of a normal variable about 76
+times in 100, of 5 84 times, of 10 90; and 0 never, if all are on one side of it. So the difference
+of two methods has Student's interval (`t_interval`).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -13,7 +18,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 __all__ = [
+    "ENOUGH_RUNS",
     "FEWEST_RUNS",
+    "TOO_NARROW",
     "Interval",
     "iqm",
     "mean",
@@ -22,9 +29,15 @@ __all__ = [
     "probability_of_improvement",
     "probability_of_improvement_interval",
     "stratified_bootstrap",
+    "t_interval",
 ]
 
 FEWEST_RUNS = 3  # of each task, for an interval
+ENOUGH_RUNS = 6  # of 5, all on one side of 0 are no rarer than 2 / 2^5, 1 in 16
+TOO_NARROW = (
+    "bootstrap intervals of so few are too narrow: of 3 runs they hold the truth about 76 times in "
+    "100, of 5 84 times"
+)
 
 Scores = Mapping[str, Sequence[float]]  # by task, one a run
 Statistic = Callable[[NDArray[np.float64]], Any]
@@ -37,8 +50,8 @@ class Interval(NamedTuple):
     low: float
     high: float
     level: float  # 0.95
-    resamples: int
-    seed: int
+    resamples: int = 0  # 0: none were drawn
+    seed: int = 0
 
 
 def mean(x: ArrayLike) -> Any:
@@ -70,6 +83,7 @@ def stratified_bootstrap(
     resamples: int = 2000,
     seed: int = 0,
     level: float = 0.95,
+    crossed: bool = False,
 ) -> Interval | None:
     """Return the percentile interval of a statistic over all runs x tasks.
 
@@ -79,6 +93,8 @@ def stratified_bootstrap(
         resamples: how often the runs of every task are drawn anew, with replacement.
         seed: of the draws.
         level: the share of resampled values between the ends.
+        crossed: whether the k-th runs of all tasks are one run, or of one seed: they are drawn
+            together. As if they were independent, the interval would be too narrow.
 
     Returns:
         None if a task has fewer than 3 runs (or there is no task).
@@ -90,9 +106,25 @@ def stratified_bootstrap(
     """
     if not _enough(scores):
         return None
-    drawn = _resampled(scores, resamples, np.random.default_rng(seed))
+    drawn = _resampled(scores, resamples, np.random.default_rng(seed), crossed)
     values = statistic(np.concatenate(list(drawn.values()), axis=-1))
     return _interval(values, resamples, seed, level)
+
+
+def t_interval(x: Sequence[float], level: float = 0.95) -> Interval | None:
+    """Return Student's interval of the mean; None of fewer than 3 numbers.
+
+    It takes them for normal, and then holds the mean as often as it says, however few they are.
+
+    >>> [round(end, 3) for end in t_interval([1.0, 2.0, 3.0])[:2]]  # 2 -+ 4.3027 / sqrt(3)
+    [-0.484, 4.484]
+    """
+    n = len(x)
+    if n < FEWEST_RUNS:
+        return None
+    middle = float(np.mean(x))
+    reach = _t_quantile(level, n - 1) * float(np.std(x, ddof=1)) / math.sqrt(n)
+    return Interval(middle - reach, middle + reach, level)
 
 
 def paired_differences(ours: Mapping[K, float], theirs: Mapping[K, float]) -> dict[K, float]:
@@ -120,9 +152,17 @@ def probability_of_improvement(ours: Scores, theirs: Scores) -> float:
 
 
 def probability_of_improvement_interval(
-    ours: Scores, theirs: Scores, *, resamples: int = 2000, seed: int = 0, level: float = 0.95
+    ours: Scores,
+    theirs: Scores,
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+    crossed: bool = False,
 ) -> Interval | None:
     """Return its interval, the runs of either side resampled within each task; arguments as above.
+
+    If `crossed`, the k-th runs of both sides too are drawn together.
 
     >>> three = [1.0, 2.0, 3.0]
     >>> probability_of_improvement_interval({"A": three}, {"A": [0.0] * 3}, resamples=10)
@@ -131,9 +171,9 @@ def probability_of_improvement_interval(
     _require_same_tasks(ours, theirs)
     if not (_enough(ours) and _enough(theirs)):
         return None
-    rng = np.random.default_rng(seed)
-    one, other = _resampled(ours, resamples, rng), _resampled(theirs, resamples, rng)
-    values = np.mean([_beats(one[task], other[task]) for task in ours], axis=0)
+    both = {(0, task): ours[task] for task in ours} | {(1, task): theirs[task] for task in theirs}
+    drawn = _resampled(both, resamples, np.random.default_rng(seed), crossed)
+    values = np.mean([_beats(drawn[0, task], drawn[1, task]) for task in ours], axis=0)
     return _interval(values, resamples, seed, level)
 
 
@@ -155,14 +195,42 @@ def _enough(scores: Scores) -> bool:
 
 
 def _resampled(
-    scores: Scores, resamples: int, rng: np.random.Generator
-) -> dict[str, NDArray[np.float64]]:
-    """Return (resamples, runs) of every task."""
-    drawn = {}
-    for task, runs in scores.items():
+    scores: Mapping[K, Sequence[float]], resamples: int, rng: np.random.Generator, crossed: bool
+) -> dict[K, NDArray[np.float64]]:
+    """Return (resamples, runs) of each; if `crossed`, of all the same runs in each resample."""
+    drawn: dict[K, NDArray[np.float64]] = {}
+    which = np.empty((resamples, 0), dtype=np.int64)
+    for key, runs in scores.items():
         x = np.array(runs, dtype=np.float64)
-        drawn[task] = x[rng.integers(0, len(x), (resamples, len(x)))]
+        if not (crossed and drawn):
+            which = rng.integers(0, len(x), (resamples, len(x)))
+        if which.shape[1] != len(x):
+            raise ValueError(f"{key} has {len(x)} runs, others {which.shape[1]}: cannot be crossed")
+        drawn[key] = x[which]
     return drawn
+
+
+def _t_quantile(level: float, freedom: int) -> float:
+    """Return t with P(|T| < t) = level; T is Student's, of so many degrees of freedom.
+
+    Its distribution is a finite sum (Abramowitz & Stegun 26.7.3 and 26.7.4) in the angle whose
+    tangent is t / sqrt(freedom); the angle is found by halving.
+    """
+
+    def within(angle: float) -> float:
+        odd = freedom % 2
+        term, total = (math.cos(angle) if odd else 1.0), 0.0
+        for k in range(2 + odd, freedom + 1, 2):
+            total += term
+            term *= (k - 1) / k * math.cos(angle) ** 2
+        total *= math.sin(angle)
+        return 2 / math.pi * (angle + total) if odd else total
+
+    low, high = 0.0, math.pi / 2
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if within(middle) < level else (low, middle)
+    return math.sqrt(freedom) * math.tan(low)
 
 
 def _interval(values: Any, resamples: int, seed: int, level: float) -> Interval:

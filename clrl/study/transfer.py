@@ -14,7 +14,7 @@ import json
 import os
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from clrl.run.records import read_records
 from clrl.run.stop import Stopped, StopSignals
 from clrl.run.yaml_safe import dump
 from clrl.study import experts as expert_store
+from clrl.study.commits import commits, of_several_commits
 from clrl.study.pace import Pace, in_words
 from clrl.study.plan import PlannedRun, Study, load_study
 from clrl.study.processes import Job, in_processes
@@ -40,6 +41,7 @@ from clrl.types import ClrlError
 __all__ = ["transfer"]
 
 LISTED = 40  # runs that a dry run names
+RESULT = ("study.json", "study.csv", "study.md")
 
 
 def transfer(
@@ -122,6 +124,8 @@ class _Study:
         """Make what is missing, and write the result."""
         self.repair_experts()
         missing = self.missing()
+        for name in RESULT:  # of another study.yaml, or of fewer runs
+            (self.folder / name).unlink(missing_ok=True)
         write_text_atomic(self.folder / "study.yaml", dump(self.study.to_dict()))
         pace = self.announce([run for run, _ in missing])
         left = {job.path: run for run, job in missing}
@@ -150,9 +154,10 @@ class _Study:
             lines = "\n".join(self.failed)
             raise ClrlError(f"{len(self.failed)} of the study's runs failed:\n{lines}")
         result = self.result()
-        write_json_atomic(self.folder / "study.json", result)
-        write_text_atomic(self.folder / "study.csv", csv_text(result))
-        write_text_atomic(self.folder / "study.md", markdown(result))
+        numbers, table, text = (self.folder / name for name in RESULT)
+        write_text_atomic(table, csv_text(result))
+        write_text_atomic(text, markdown(result))
+        write_json_atomic(numbers, result)
         show(
             result,
             Console(stderr=True, width=None if sys.stderr.isatty() else 160, highlight=False),
@@ -179,7 +184,7 @@ class _Study:
         _say(
             f"{len(missing) - experts} runs and {experts} experts remain: "
             f"{in_words(pace.of(missing, self.at_a_time))} with --jobs {self.at_a_time}"
-            f"{pace.basis}{hint}"
+            f"{pace.basis(missing)}{hint}"
         )
         return pace
 
@@ -225,12 +230,15 @@ class _Study:
             finished.append(Finished(run, shown, rows, skipped, work))
         n = len(self.study.experts)
         result = transfer_matrix(self.study, finished[:n], finished[n:], self.normalise)
-        packages = _packages([path for _, path, _ in self.places])
+        made_in = [_environment(path) for _, path, _ in self.places]
+        packages = _packages(made_in)
         result["warnings"] += [
             f"runs were made with several versions of {name}: {', '.join(versions)}"
             for name, versions in packages.items()
             if len(versions) > 1
         ]
+        found = [commit for environment in made_in for commit in commits(environment)]
+        result["warnings"] += of_several_commits(found)
         return result | {"packages": packages}
 
     def _place(self, run: PlannedRun) -> expert_store.Place:
@@ -259,11 +267,11 @@ def _is_done(run: PlannedRun, path: Path) -> bool:
     folder = RunFolder(path)
     if not folder.config.exists():
         return False
+    made_with, wanted = (expert_store.settings(c) for c in (load_config(folder.config), run.config))
     changes = [
         line
-        for line in differences(load_config(folder.config), run.config)
-        if not line.startswith(("tracking", "checkpoint"))
-        and not (run.shares and line.startswith("sequence.pretrained"))  # wherever it lay
+        for line in differences(made_with, wanted)
+        if not (run.shares and line.startswith("sequence.pretrained"))  # wherever it lay
     ]
     if changes:
         raise ClrlError(
@@ -274,15 +282,20 @@ def _is_done(run: PlannedRun, path: Path) -> bool:
     return folder.status == "done" and folder.summary.exists()
 
 
-def _packages(paths: Sequence[Path]) -> dict[str, list[str]]:
+def _environment(path: Path) -> dict[str, Any]:
+    """Return what a run was made with; {} where that cannot be read."""
+    try:
+        told = json.loads(RunFolder(path).environment.read_text())
+        return {**told, "packages": dict(told["packages"])}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _packages(environments: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     """Return the versions of each package that the runs began with."""
     found: defaultdict[str, set[str]] = defaultdict(set)
-    for path in paths:
-        try:
-            told = json.loads(RunFolder(path).environment.read_text())["packages"]
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-        for name, version in told.items():
+    for environment in environments:
+        for name, version in environment.get("packages", {}).items():
             found[name].add(str(version))
     return {name: sorted(versions) for name, versions in sorted(found.items())}
 

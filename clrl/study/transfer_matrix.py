@@ -4,8 +4,11 @@ A run is compared with the expert of its target and seed over the visit to the t
 
 Metrics that divide areas (`Metric.is_ratio`) are over the seeds of a pair the ratio of means: the
 mean of the runs' areas over the mean of the experts'. A game is often learned with one seed and not
-with another, and over an expert's area near 0 a mean of ratios would say nothing else. Intervals
-redraw seeds, each run together with its expert. Of each seed its own ratio is told beside it.
+with another, and over an expert's area near 0 a mean of ratios would say nothing else. Of each seed
+its own ratio is told beside it.
+
+Intervals redraw seeds, each run together with its expert; where several pairs are taken together,
+a seed's runs of all pairs and methods: they share experts, and mostly the learned source.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from typing import Any, NamedTuple
 
 from clrl.study import gains
 from clrl.study.plan import Study, json_ready
-from clrl.study.ratios import interval_of_ratios, ratio_of_means, shares
+from clrl.study.ratios import interval_of_ratios, is_unsteady, ratio_of_means, shares
 from clrl.study.statistics import (
     Interval,
     iqm,
@@ -26,7 +29,7 @@ from clrl.study.statistics import (
     probability_of_improvement_interval,
 )
 from clrl.study.transfer_metrics import METRICS, Finished, Normalise, Part, Target, part
-from clrl.study.transfer_warnings import more_work, warnings_of
+from clrl.study.transfer_warnings import censored_speeds, more_work, warnings_of
 from clrl.types import ClrlError
 
 __all__ = ["transfer_matrix"]
@@ -53,7 +56,7 @@ def transfer_matrix(
         raise ClrlError(f"study {study.config.name!r} has no finished run: nothing to compare", 2)
     targets = {name: Target.of(name, study, experts, runs, normalise) for name in study.targets}
     measured = [
-        _Measured(run, of.metrics(run), of.parts(run))
+        _Measured(run, of.metrics(run), of.parts(run), of.censored(run))
         for run in runs
         for of in [targets[run.planned.target]]
     ]
@@ -74,22 +77,32 @@ def transfer_matrix(
                 "folder": one.run.folder,
                 "skipped_lines": one.run.skipped,
                 "metrics": one.metrics,
+                "speed_censored": one.censored,
             }
             for one in measured
         ],
         "matrix": _matrix(study, measured),
         "summary": _summary(study, measured),
-        "warnings": [*warnings_of(study, [*experts, *runs], targets), *more_work(experts, runs)],
+        "warnings": [
+            *warnings_of(study, [*experts, *runs], targets),
+            *_unsteady(study, measured),
+            *censored_speeds([(one.run.planned.method, one.censored) for one in measured]),
+            *more_work(experts, runs),
+        ],
     }
 
 
 @dataclass(frozen=True)
 class _Measured:
-    """A run and its numbers by metric; `parts` are of those that are ratios."""
+    """A run and its numbers by metric; `parts` are of those that are ratios.
+
+    `censored`: in which direction its relative speed is beyond any number.
+    """
 
     run: Finished
     metrics: Mapping[str, float | None]
     parts: Mapping[str, Part | None]
+    censored: str | None
 
     def part(self, metric: str) -> Part | None:
         """Return a metric as a ratio; what is none is over 1, so that the same mean serves all."""
@@ -183,7 +196,7 @@ def _versus(
             {str(pair): _known(of[pair].values) for pair in both} for of in (ours, theirs)
         )
         chance = probability_of_improvement(one, other)
-        ends = _ends(probability_of_improvement_interval(one, other, **options))
+        ends = _ends(probability_of_improvement_interval(one, other, **options, crossed=True))
         told["probability_of_improvement"] = {"value": chance} | ends
     return told
 
@@ -224,6 +237,24 @@ def _pairs(
                 [one.part(metric) if one else None for one in runs],
             )
     return result
+
+
+def _unsteady(study: Study, measured: Sequence[_Measured]) -> list[str]:
+    """Say of each ratio over which targets what it divides by may as well be 0."""
+    told = []
+    for name, metric in METRICS.items():
+        pairs = [
+            (target, pair.whole)
+            for of in _pairs(study, measured, name).values()
+            for (_, target), pair in of.items()
+        ]
+        found = [target for target, whole in pairs if whole and is_unsteady(whole)]
+        if metric.is_ratio and found:
+            told.append(
+                f"{metric.title}: for {', '.join(dict.fromkeys(found))} the mean divided by is "
+                "within 2 standard errors of 0, so that with other seeds it might be anything"
+            )
+    return told
 
 
 def _known(values: Sequence[float | None]) -> list[float]:

@@ -55,8 +55,11 @@ METRICS = {
     ),
     "jump_start": Metric("jump-start: score before learning, less the expert's", True),
     "time_to_threshold": Metric("steps to the criterion", True, False),
-    "source_forgetting": Metric(
-        "forgetting: the sources' scores after their visits, less those at the end", True, False
+    "source_forgetting": Metric(  # normalised, as chains have sources of several units
+        "forgetting: the sources' shares (0: random play, 1: human; of 100 % accuracy) after their "
+        "visits, less those at the end",
+        False,
+        False,
     ),
 }
 
@@ -92,11 +95,12 @@ class Finished:
 class Target:
     """What the runs that learn one target are measured by."""
 
+    name: str
     curves: dict[int, Curve]  # of the experts, by seed
     within: list[Span]
     criterion: float | None
     random: float | None
-    scale: Callable[[float], float | None]  # to [0, 1]
+    share: Normalise  # to [0, 1]
     told: dict[str, Any]
 
     @classmethod
@@ -130,11 +134,12 @@ class Target:
             "areas_within": [list(span) for span in within],
         }
         return cls(
+            name=name,
             curves=curves,
             within=within,
             criterion=criterion,
             random=None if accuracy else _random_score(name, normalise),
-            scale=(lambda x: x / 100) if accuracy else (lambda x: normalise(name, x)),
+            share=(lambda _, score: score / 100) if accuracy else normalise,
             told=told,
         )
 
@@ -144,13 +149,13 @@ class Target:
         if seed not in self.curves:
             raise ClrlError(f"{run.folder} has no expert of its target and seed {seed}", 2)
         curve, expert, within, criterion = run.curve, self.curves[seed], self.within, self.criterion
-        share, expert_share = (rescaled(points, self.scale) for points in (curve, expert))
+        share, expert_share = (self._shares(points) for points in (curve, expert))
         walk = [*run.planned.sources, run.planned.target]
         names = list(dict.fromkeys(walk))
         forgotten = continual_world_forgetting(
             run.rows, names, [names.index(x) for x in walk], last=1
         )
-        of_sources = [forgotten[name] for name in names[:-1]]
+        of_sources = [self._share_lost(name, forgotten[name]) for name in names[:-1]]
         return {
             "transfer_score": gains.pnn_transfer_score(curve, expert, within),
             "transfer_score_above_random": gains.pnn_transfer_score_above_random(
@@ -172,7 +177,7 @@ class Target:
         ours, theirs = run.curve, self.curves[run.planned.seed]
         area, area_of_expert = (mean_height(points, self.within) for points in (ours, theirs))
         share, share_of_expert = (
-            mean_height(rescaled(points, self.scale), self.within) for points in (ours, theirs)
+            mean_height(self._shares(points), self.within) for points in (ours, theirs)
         )
         below: list[float | None] = [None, None]
         if self.criterion is not None:
@@ -186,6 +191,20 @@ class Target:
             ),
             "relative_speed_by_area": part(below[1], below[0]),
         }
+
+    def censored(self, run: Finished) -> str | None:
+        """Return in which direction a run's relative speed is beyond any number, if it is."""
+        expert = self.curves[run.planned.seed]
+        return gains.censored_speed(run.curve, expert, self.criterion)
+
+    def _shares(self, curve: Curve) -> Curve:
+        return rescaled(curve, lambda score: self.share(self.name, score))
+
+    def _share_lost(self, task: str, lost: float | None) -> float | None:
+        """Return a difference of scores on the scale, which is linear."""
+        if lost is None:
+            return None
+        return difference(self.share(task, lost), self.share(task, 0.0))
 
 
 def part(above: float | None, below: float | None, times: float = 1.0) -> Part | None:

@@ -55,7 +55,8 @@ def markdown(result: Result) -> str:
         "ratio of means: the mean over seeds of what is above the line over that of what is below, "
         "so that no expert that learned little rules it. "
         f"[ ]: 95 % bootstrap intervals ({study['resamples']} resamples of seeds, a run together "
-        f"with its expert; seed {study['bootstrap_seed']}); ( ): each run.",
+        "with its expert, and the same seeds for all pairs and methods; seed "
+        f"{study['bootstrap_seed']}); ( ): each run.",
         "",
     ]
     lines += [f"**Note:** {_escaped(warning)}\n" for warning in result["warnings"]]

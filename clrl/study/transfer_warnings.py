@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 from clrl.run.score_table import number
 from clrl.study.plan import Study
-from clrl.study.statistics import FEWEST_RUNS
+from clrl.study.statistics import ENOUGH_RUNS, FEWEST_RUNS, TOO_NARROW
 from clrl.study.transfer_metrics import Finished, Target
 
-__all__ = ["more_work", "warnings_of"]
+__all__ = ["censored_speeds", "more_work", "warnings_of"]
 
 MORE_WORK = 0.1  # share of the expert's multiply-adds from which on a difference is said
 
@@ -23,6 +23,8 @@ def warnings_of(study: Study, runs: Sequence[Finished], targets: Mapping[str, Ta
             f"{seeds} {'seed' if seeds == 1 else 'seeds'}: fewer than {FEWEST_RUNS}, so no "
             "intervals; a guide to what to run, not evidence"
         )
+    elif seeds < ENOUGH_RUNS:
+        found.append(f"{seeds} seeds: {TOO_NARROW}")
     found += [
         f"{run.folder}: {run.skipped} lines of evaluations.jsonl are no records and were skipped"
         for run in runs
@@ -30,7 +32,7 @@ def warnings_of(study: Study, runs: Sequence[Finished], targets: Mapping[str, Ta
     ]
     for name, target in targets.items():
         if target.criterion is None:
-            found.append(f"{name}: its experts learned nothing, so there is no criterion of speed")
+            found.append(f"{name}: {_without_criterion(target)}, so there is no criterion of speed")
         elif late := _late(target):
             who = f"expert of seed {late[0]}"
             if len(late) > 1:
@@ -46,10 +48,35 @@ def warnings_of(study: Study, runs: Sequence[Finished], targets: Mapping[str, Ta
     return found
 
 
+def _without_criterion(target: Target) -> str:
+    curves = target.curves.values()
+    if any(curve[0].score is None for curve in curves):
+        return "its experts were not evaluated before they learned it (evaluation.unseen: never?)"
+    if any(curve[-1].score is None for curve in curves):
+        return "the last evaluation of an expert is lost"
+    return "its experts learned nothing"
+
+
 def _late(target: Target) -> list[int]:
     """Return the seeds of the experts that did not reach the criterion."""
     times = zip(target.curves, target.told["time_to_threshold"], strict=True)
     return [seed for seed, time in times if time is None]
+
+
+def censored_speeds(runs: Sequence[tuple[str, str | None]]) -> list[str]:
+    """Count by method and direction the runs whose relative speed is beyond any number."""
+    told = []
+    for method in dict.fromkeys(method for method, _ in runs):
+        counts = Counter(censored for name, censored in runs if name == method)
+        none = counts.total() - counts[None]
+        if none:
+            told.append(
+                f"{method}: relative speed is no number in {none} of {counts.total()} runs: "
+                f"{counts['faster']} faster than any (at the criterion before learning, or only "
+                f"the expert never there), {counts['slower']} slower than any (the other way "
+                f"round), {counts['neither']} of no direction"
+            )
+    return told
 
 
 def more_work(experts: Sequence[Finished], runs: Sequence[Finished]) -> list[str]:

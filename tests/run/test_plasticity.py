@@ -11,7 +11,7 @@ import torch
 from clrl.nets.bodies import body
 from clrl.nets.plain import PlainNet
 from clrl.run import plasticity as module
-from clrl.run.costs import multiply_adds, sizes
+from clrl.run.costs import multiply_adds, peak_memory, sizes
 from clrl.run.plasticity import dormant_share, effective_rank, plasticity
 from clrl.types import Conv, Linear, NetSpec, Task
 
@@ -86,4 +86,13 @@ def test_sizes_tell_what_is_trained() -> None:
     heads = (4 + 1) * (3 + 5 + 1 + 1)
     assert found["parameters"] == heads + (3 + 1) * 4
     assert found["parameters_trained"] == heads
-    assert found["peak_memory_mb"] > 10
+
+
+def test_peak_memory_is_of_all_processes_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = peak_memory({})["peak_memory_mb"]
+    assert own > 10
+    assert peak_memory({"peak_memory_mb": own + 1000})["peak_memory_mb"] == own + 1000
+    assert peak_memory({"peak_memory_mb": 1.0})["peak_memory_mb"] >= own
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 3 * 2**20)
+    assert peak_memory({})["peak_cuda_memory_mb"] == 3.0
+    assert peak_memory({"peak_cuda_memory_mb": 5.0})["peak_cuda_memory_mb"] == 5.0

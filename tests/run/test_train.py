@@ -12,6 +12,7 @@ import textwrap
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -61,7 +62,7 @@ def result(run: Path) -> tuple[dict[str, Any], list[Any], list[Any]]:
     assert found is not None
     state = found.state
     cursor = state["cursor"]
-    del cursor["seconds"], cursor["evaluating"], cursor["began"]
+    del cursor["seconds"], cursor["evaluating"], cursor["began"], cursor["peak_memory"]
     for cost in cursor["costs"]:
         del cost["seconds"], cost["peak_memory_mb"]
     metrics, skipped = read_records(run / "metrics.jsonl")
@@ -410,6 +411,20 @@ def test_a_stop_that_cannot_be_saved_is_a_failure(tmp_path, monkeypatch):
     with pytest.raises(checkpoint.CheckpointError, match="no space left"):
         train(write_config(tmp_path), tmp_path / "runs", toy_sequence(2))
     assert (tmp_path / "runs/toy/seed0/STATUS").read_text().strip() == "failed"
+
+
+def test_the_peak_of_memory_is_kept_over_a_resume(tmp_path, monkeypatch):
+    used = {"mb": 5000}
+    of = "clrl.run.costs.resource.getrusage"
+    monkeypatch.setattr(of, lambda who: SimpleNamespace(ru_maxrss=1024 * used["mb"]))
+    with monkeypatch.context() as patch:
+        die_at(patch, learner_class(PPO), "end_task", 2)
+        with pytest.raises(Killed):
+            train(write_config(tmp_path), tmp_path / "runs", toy_sequence(2))
+    used["mb"] = 100  # another process
+    run = resume(tmp_path / "runs/toy/seed0", sequence=toy_sequence(2))
+    cost = json.loads((run / "summary.json").read_text())["cost"]
+    assert cost["peak_memory_mb"] == cost["visits"][1]["peak_memory_mb"] == 5000
 
 
 def test_a_run_that_is_done_is_not_run_again(tmp_path, capfd):

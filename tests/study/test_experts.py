@@ -15,7 +15,15 @@ import torch
 from clrl.run.config import Config
 from clrl.run.train import train
 from clrl.study import experts
-from clrl.study.experts import determinants, expert_key, inspect, place, seal, set_aside
+from clrl.study.experts import (
+    cannot_be_gone_on_from,
+    determinants,
+    expert_key,
+    inspect,
+    place,
+    seal,
+    set_aside,
+)
 from clrl.study.plan import PlannedRun, load_study
 from clrl.types import ClrlError
 
@@ -142,6 +150,50 @@ def test_one_that_stopped_is_unfinished(expert: tuple[Path, Config], status: str
     (path / "expert.json").unlink()
     (path / "STATUS").write_text(status)
     assert inspect(path, config) == ("unfinished", "")
+
+
+def break_checkpoints(run: Path, manifest: str = "{") -> None:
+    """Leave no whole checkpoint."""
+    found = list((run / "checkpoints").glob("step_*/manifest.json"))
+    assert found
+    for path in found:
+        path.write_text(manifest)
+
+
+def test_one_that_stopped_and_cannot_be_resumed_is_damaged(expert: tuple[Path, Config]) -> None:
+    path, config = expert
+    (path / "expert.json").unlink()
+    (path / "STATUS").write_text("preempted")
+    break_checkpoints(path)
+    state, why = inspect(path, config)
+    assert state == "damaged"
+    assert "no checkpoint can be used" in why
+    shutil.rmtree(path / "checkpoints")  # killed before the first: it begins anew
+    assert inspect(path, config) == ("unfinished", "")
+
+
+def test_broken_checkpoints_cannot_be_gone_on_from_and_newer_ones_are_refused(
+    expert: tuple[Path, Config],
+) -> None:
+    path, config = expert
+    assert cannot_be_gone_on_from(path) == ""
+    break_checkpoints(path)
+    assert "no checkpoint can be used" in cannot_be_gone_on_from(path)
+    assert inspect(path, config) == ("sound", "")  # its scores are whole all the same
+    break_checkpoints(path, '{"schema_version": 99, "files": {}, "sha256": ""}')
+    with pytest.raises(ClrlError, match="schema 99"):  # nothing to be set aside
+        cannot_be_gone_on_from(path)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="auto is the GPU here")
+def test_the_device_that_auto_stands_for_is_no_difference(expert: tuple[Path, Config]) -> None:
+    path, config = expert
+    assert config.device == "auto"
+    for device in ("auto", "cpu", "auto"):
+        assert inspect(path, replace(config, device=device)) == ("sound", "")
+    assert inspect(path, replace(config, device="cuda"))[1] == (
+        'config.yaml: device: "cpu" -> "cuda"'
+    )
 
 
 def test_one_killed_before_its_seal_is_unsealed_if_it_is_whole(expert: tuple[Path, Config]) -> None:

@@ -12,7 +12,6 @@ from clrl.study.forgetting import (
     continual_world_forgetting,
     isolated_forgetting,
     isolated_zero_shot_transfer,
-    largest_scores,
 )
 from clrl.study.metrics import mean_of_all
 
@@ -44,14 +43,6 @@ def test_each_visit_has_what_it_gave_to_tasks_not_begun() -> None:
     assert isolated_zero_shot_transfer(R, [0, 1, 2]) == {(1, 1): 0.5, (1, 2): 1.0, (2, 2): 2.0}
 
 
-def test_both_can_be_put_on_coras_scale() -> None:
-    assert isolated_forgetting(R, [0, 1, 2], [10.0, 24.0, None]) == pytest.approx(
-        {(2, 0): 0.3, (3, 0): 1.1, (3, 1): -0.25}
-    )
-    gave = isolated_zero_shot_transfer(R, [0, 1, 2], [10.0, 0.0, None])
-    assert gave == {(1, 1): None, (1, 2): None, (2, 2): None}
-
-
 def test_a_revisited_task_is_forgotten_only_by_others() -> None:
     matrix = [[0.0, 0.0], [10.0, 4.0], [2.0, 8.0], [9.0, 3.0]]  # A, B, A
     assert isolated_forgetting(matrix, [0, 1, 0]) == {(2, 0): 8.0, (3, 1): 5.0}
@@ -67,12 +58,6 @@ def test_a_missing_entry_is_null_where_it_is_needed() -> None:
 def test_an_unfinished_run_has_what_is_measured_so_far() -> None:
     assert isolated_forgetting(R[:3], [0, 1, 2]) == {(2, 0): 3.0}
     assert isolated_zero_shot_transfer(R[:2], [0, 1, 2]) == {(1, 1): 0.5, (1, 2): 1.0}
-
-
-def test_the_largest_score_is_over_all_evaluations() -> None:
-    rows = [row("start", 0, 0, "A", -21.0), row("during", 1, 5, "A", -18.0)]
-    rows += [row("end", 1, 9, "A", -20.0), row("end", 1, 9, "B", None)]
-    assert largest_scores(rows, ["A", "B"]) == [18.0, None]
 
 
 A_SCORES = {1: [0, 50, 70, 80, 90, 85, 95], 2: [60, 50, 40, 30, 20, 10]}
@@ -110,6 +95,19 @@ def test_a_missing_evaluation_makes_continual_worlds_forgetting_null() -> None:
     rows = rows_of_a_and_b()
     lost = [r for r in rows if (r["step"], r["task_evaluated"]) != (110, "A")]
     assert continual_world_forgetting(lost, ["A", "B"], [0, 1]) == {"A": None, "B": 0.0}
+
+
+def test_what_was_not_asked_for_is_not_missing_but_what_is_lost_is() -> None:
+    """With `evaluation.earlier: ends`, A is not played while B is learned."""
+    rows = rows_of_a_and_b()
+    fewer = [r for r in rows if (r["visit"], r["phase"], r["task_evaluated"]) != (2, "during", "A")]
+    assert continual_world_forgetting(fewer, ["A", "B"], [0, 1]) == {"A": None, "B": 0.0}
+    found = continual_world_forgetting(fewer, ["A", "B"], [0, 1], earlier_at_ends=True)
+    assert found == pytest.approx({"A": (70 + 80 + 90 + 85 + 95) / 5 - 10, "B": 0.0})
+    for lost in ((60, "A"), (120, "A")):  # of its own visit's five, and its very last
+        left = [r for r in fewer if (r["step"], r["task_evaluated"]) != lost]
+        told = continual_world_forgetting(left, ["A", "B"], [0, 1], earlier_at_ends=True)
+        assert told["A"] is None
 
 
 def test_continual_world_counts_a_revisited_task_from_its_last_visit() -> None:

@@ -10,6 +10,7 @@ from clrl.study import gains
 from clrl.study.curves import Point
 from clrl.study.gains import (
     area_gain,
+    censored_speed,
     continual_world_forward_transfer,
     jump_start,
     pnn_transfer_score,
@@ -90,7 +91,19 @@ def test_relative_speed_is_the_experts_time_over_ours() -> None:
     assert relative_speed(OURS, EXPERT, 6.5) is None  # the expert never gets there
     assert relative_speed(EXPERT, OURS, 6.5) is None  # we never do
     assert relative_speed(OURS, EXPERT, 1.0) is None  # there before it began
+    assert relative_speed(EXPERT, OURS, 1.0) is None  # the expert was
     assert relative_speed(OURS, EXPERT, None) is None
+
+
+def test_a_speed_beyond_all_numbers_has_a_direction() -> None:
+    assert censored_speed(OURS, EXPERT, 5.0) is None  # it is a number
+    assert censored_speed(OURS, EXPERT, 1.0) == "faster"  # there before it began
+    assert censored_speed(EXPERT, OURS, 1.0) == "slower"
+    assert censored_speed(OURS, EXPERT, 6.5) == "faster"  # the expert never gets there
+    assert censored_speed(EXPERT, OURS, 6.5) == "slower"
+    assert censored_speed(OURS, EXPERT, 99.0) == "neither"  # nobody does
+    assert censored_speed(OURS, OURS, 1.0) == "neither"  # both were
+    assert censored_speed(OURS, EXPERT, None) is None
 
 
 def test_relative_speed_by_area_needs_no_arrival() -> None:

@@ -100,6 +100,13 @@ def test_a_missing_entry_makes_what_needs_it_null_and_nothing_else():
     assert forgetting([[0.0, 0.0], [None, 1.0], [3.0, 9.0]], [0, 1]) is None
 
 
+def test_a_row_missing_where_the_best_may_have_been_leaves_chaudhrys_forgetting_null():
+    a = [[0.0], [10.0], [None], [4.0], [7.0]]  # visited first; 10 may not be its best
+    assert forgetting([[*row, 1.0, 2.0, 3.0] for row in a], [0, 1, 2, 3]) is None
+    lost = [[0.0, None], [1.0, None], [1.0, 8.0], [1.0, 5.0]]  # B did not exist before its visit
+    assert forgetting(lost, [0, 1, 0]) == pytest.approx(8 - 5)
+
+
 def test_an_unfinished_sequence_has_no_metrics():
     assert set(basic_metrics(R[:2], [0, 1, 2]).values()) == {None}
     assert spp_forward_transfer(R[:2], [0, 1, 2], [0.0] * 3) is None

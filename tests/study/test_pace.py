@@ -43,7 +43,10 @@ def test_a_method_goes_at_its_own_pace_and_one_unseen_at_that_of_all(
     assert known.of([weak], 1) == pytest.approx(16.0)  # 0.2, between the two
     assert known.of([finetune] * 4, 2) == pytest.approx(16.0)
     assert known.of([finetune], 8) == pytest.approx(8.0)  # one run is no faster for it
-    assert known.basis == ""
+    assert known.basis([finetune, expert]) == ""
+    assert known.basis([finetune, weak, weak]) == (
+        " (weak not timed yet: taken to be as fast as those that were)"
+    )
 
 
 def test_a_source_that_is_taken_over_takes_no_time_but_counts_in_what_is_told(
@@ -83,7 +86,7 @@ def test_nothing_to_go_by_is_said(study: Study, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(pace, "measure", lambda config: 0.5)
     unknown.measure([run.config for run in study.experts])
     assert unknown.of([study.runs[0]], 1) == pytest.approx(40.0)
-    assert "fine-tuning" in unknown.basis
+    assert "fine-tuning" in unknown.basis(study.runs)
 
 
 def test_a_measurement_is_some_seconds_of_the_real_thing(

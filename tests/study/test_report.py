@@ -17,8 +17,11 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from scipy import stats
 
 from clrl import cli
+from clrl.run.records import read_records
+from clrl.study.curves import run_curve
 from clrl.study.importances import VisitImportance, save_visit
 from clrl.study.report import axes, document, elements, write_report
 from clrl.study.report.charts import Line, LineChart
@@ -117,9 +120,9 @@ def cells(text: str, table: str = "") -> list[dict[str, str]]:
 LEARNED = [[10.0, 10.0], [20.0, 12.0], [16.0, 18.0]]  # A loses 4 of 10, B gains 8 of 10
 
 
-def three(runs: Path, name: str, more: float, **options: Any) -> Path:
+def three(runs: Path, name: str, more: float, n: int = 3, **options: Any) -> Path:
     """Write three runs whose last scores are `more`, `more` + 1 and `more` + 2 above `LEARNED`."""
-    for seed in range(3):
+    for seed in range(n):
         last = [score + more + seed for score in LEARNED[2]]
         write_run(runs, name, seed, [*LEARNED[:2], last], **options)
     return runs / name
@@ -161,7 +164,46 @@ def test_methods_are_paired_by_seed_with_the_first(runs: Path, tmp_path: Path) -
     chance = row["chance of a higher last score (any two runs, mean over tasks)"]
     assert float(chance) == 1.0  # 21.. against 16..18, 23.. 18..20
     (section,) = [r for r in cells(text) if "text" in r and "less first" in r["text"]]
-    assert "leaves 0 out: better" in section["text"]
+    assert (
+        "(3 pairs: the interval leaves 0 out, but fewer than 6 pairs are no evidence)"
+        in (section["text"])
+    )
+
+
+def test_a_difference_has_students_interval_and_is_better_from_six_pairs_on(
+    runs: Path, tmp_path: Path
+) -> None:
+    apart = [4.0, 5.0, 6.0, 5.5, 4.5, 5.0]  # of both tasks
+    for seed, more in enumerate(apart):
+        write_run(runs, "first", seed, LEARNED)
+        write_run(runs, "second", seed, [*LEARNED[:2], [score + more for score in LEARNED[2]]])
+    text = reported(tmp_path, runs / "first", runs / "second")
+    (row,) = cells(text["csv"], "Beside first")
+    ends = [row[f"their difference in average performance{end}"] for end in (" low", " high")]
+    shares = [more / 10 for more in apart]
+    oracle = stats.ttest_1samp(shares, 0.0).confidence_interval(0.95)
+    assert [float(end) for end in ends] == pytest.approx(list(oracle))
+    assert "(6 pairs: the interval leaves 0 out: better)" in text["html"]
+
+
+def test_runs_of_the_same_seeds_are_drawn_together_and_of_others_apart(
+    runs: Path, tmp_path: Path
+) -> None:
+    paths = [three(runs, "first", 0), three(runs, "same", 0), three(runs, "more", 0, n=4)]
+    same, more = cells(reported(tmp_path, *paths)["csv"], "Beside first")
+    chance = "chance of a higher last score (any two runs, mean over tasks)"
+    assert (same[f"{chance} low"], same[f"{chance} high"]) == ("0.5", "0.5")  # in every draw
+    assert float(more[f"{chance} low"]) < 0.5 < float(more[f"{chance} high"])
+
+
+def test_the_last_scores_of_a_run_are_drawn_together(runs: Path, tmp_path: Path) -> None:
+    """Where both tasks have the same scores, both say no more than one: of 3 runs, 27 draws."""
+    for seed, score in enumerate((12.0, 15.0, 20.0)):
+        write_run(runs, "same", seed, [[10.0, 10.0], [20.0, 10.0], [score, score]])
+    (row,) = cells(reported(tmp_path, runs / "same")["csv"], "Every metric")
+    # one draw in 27 is thrice the lowest, more than 2.5 %; of two tasks apart, one in 729
+    assert float(row["IQM of last scores low"]) == pytest.approx(0.2)
+    assert float(row["IQM of last scores high"]) == pytest.approx(1.0)
 
 
 def test_only_seeds_with_a_value_are_pairs(runs: Path, tmp_path: Path) -> None:
@@ -219,7 +261,7 @@ def test_a_task_that_is_met_leaves_no_gap_in_the_others(runs: Path, tmp_path: Pa
 
 
 def test_for_a_metric_that_is_better_low_the_lowest_leads(runs: Path, tmp_path: Path) -> None:
-    paths = (three(runs, "first", 0), three(runs, "second", 5))
+    paths = (three(runs, "first", 0, n=6), three(runs, "second", 5, n=6))
     page = reported(tmp_path, *paths, metric="forgetting")["html"]
     assert "second has the lowest forgetting" in page
     assert "leaves 0 out: better" in page  # second forgets less
@@ -236,6 +278,7 @@ def test_fewer_than_three_runs_have_no_interval_and_a_warning(runs: Path, tmp_pa
     three(runs, "enough", 0)
     text = reported(tmp_path, runs / "enough")
     assert "no intervals" not in text["html"]
+    assert "fewer than 6 runs of enough: bootstrap intervals of so few" in text["html"]
     assert 'fill-opacity="0.18"' in text["html"]
 
 
@@ -444,7 +487,7 @@ def test_the_page_fetches_and_runs_nothing(runs: Path, tmp_path: Path) -> None:
 def test_every_figure_has_its_table_and_every_chart_a_name(runs: Path, tmp_path: Path) -> None:
     page = reported(tmp_path, three(runs, "calm", 0, cost={"seconds": 60.0}))["html"]
     figures = re.findall(r"<figure>.*?</figure>", page, re.S)
-    assert len(figures) == 4
+    assert len(figures) == 5
     assert all("<details><summary>Table: " in figure for figure in figures)
     charts = re.findall(r'<svg [^>]*class="chart".*?</svg>', page, re.S)
     assert charts and all("viewBox=" in c and "<title>" in c for c in charts)
@@ -607,6 +650,86 @@ def test_a_key_that_came_later_is_no_difference(runs: Path, tmp_path: Path) -> N
     one = write_run(runs, "one", 0, LEARNED)
     other = write_run(runs, "other", 0, LEARNED, settings={"protocol": {"newer": 1}})
     assert reported(tmp_path, one, other) and reported(tmp_path, other, one)
+
+
+def test_what_was_set_aside_is_no_run(runs: Path, tmp_path: Path) -> None:
+    folder = three(runs, "one", 0)
+    write_run(runs, "one", 7, LEARNED).rename(folder / "seed0.damaged-1")
+    (row,) = cells(reported(tmp_path, folder)["csv"], "Every metric")
+    assert row["runs"] == "3"
+    (row,) = cells(reported(tmp_path, runs)["csv"], "Every metric")
+    assert row["runs"] == "3"
+
+
+@pytest.mark.parametrize(
+    ("commits", "told"),
+    [
+        (("abc", "abc"), []),
+        (("abc", "def"), ["at several commits: abc, def"]),
+        (("abc-dirty", None), ["with changes that were not committed: abc-dirty"]),
+    ],
+)
+def test_runs_of_several_commits_are_said(
+    runs: Path, tmp_path: Path, commits: Sequence[str | None], told: list[str]
+) -> None:
+    for seed, commit in enumerate(commits):
+        path = write_run(runs, "one", seed, LEARNED) / "environment.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"commit": commit}))
+    page = reported(tmp_path, runs / "one")["html"]
+    assert [s for s in ("at several", "not committed") if s in page] == [
+        s for s in ("at several", "not committed") if any(s in line for line in told)
+    ]
+    assert all(f"runs were made {line}" in page for line in told)
+    path = runs / "one" / "seed0" / "environment.json"  # gone on with later
+    resumed = {"resumed": [{"step": 1, "commit": "later"}]}
+    path.write_text(json.dumps(json.loads(path.read_text()) | resumed))
+    assert "later" in reported(tmp_path, runs / "one")["html"]
+
+
+def test_a_score_that_was_no_number_leaves_a_gap(runs: Path, tmp_path: Path) -> None:
+    during = {(1, 50, "A"): 14.0, (1, 75, "A"): 15.0}
+    path = write_run(runs, "nan", 0, LEARNED, during=during)
+    file = path / "evaluations.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    for row in rows:
+        if row["step"] == 50:
+            row["return"] = None
+    rows[0]["return"] = None  # one game of two: the mean is of the other
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run = read_run(path)
+    assert [tuple(p) for p in run.curves["A"]] == [
+        *((0, 11.0), (50, None), (75, 15.0), (100, 20.0), (200, 16.0))
+    ]
+    assert run.curves["A"] == run_curve(read_records(file)[0], "A")
+    assert run.skipped["evaluations.jsonl"] == 0
+
+
+@pytest.mark.parametrize(("earlier", "told"), [("ends", "5.0"), ("always", "")])
+def test_what_is_not_asked_for_while_others_learn_is_no_gap_in_forgetting(
+    runs: Path, tmp_path: Path, earlier: str, told: str
+) -> None:
+    during = {(1, 50, "A"): 22.0, (2, 150, "B"): 14.0}
+    settings = {"evaluation": {"earlier": earlier}}
+    path = write_run(runs, "ends", 0, LEARNED, during=during, settings=settings)
+    (lost,) = cells(reported(tmp_path, path)["csv"], "forgetting by task")
+    assert lost["F_j (CW)"] == told  # (22 + 20) / 2 - 16
+
+
+def test_the_profile_is_the_share_of_last_scores_above(runs: Path, tmp_path: Path) -> None:
+    text = reported(tmp_path, three(runs, "first", 0), three(runs, "second", 5))
+    found = cells(text["csv"], "performance profiles")
+    assert (float(found[0]["threshold"]), float(found[-1]["threshold"])) == pytest.approx(
+        (0.6, 1.5)
+    )
+    assert (found[-1]["first"], found[-1]["second"]) == ("0.0", "0.0")
+    # last scores are 0.6, 0.7, 0.8 and 0.8, 0.9, 1.0; the second's 0.5 more
+    row = next(row for row in found if 0.9 < float(row["threshold"]) < 0.95)
+    assert (float(row["first"]), float(row["second"])) == pytest.approx((1 / 6, 1.0))
+    assert "Performance profiles" in text["html"]
+    alone = write_run(runs, "alone", 0, LEARNED)
+    assert "Performance profiles" not in reported(tmp_path, alone)["html"]
+    raw = reported(tmp_path, runs / "first", normalise=lambda task, score: None)
+    assert "Performance profiles" not in raw["html"]
 
 
 def test_a_run_given_twice_counts_once(runs: Path, tmp_path: Path) -> None:

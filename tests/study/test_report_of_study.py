@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +164,102 @@ def test_a_study_without_its_run_folders_still_has_its_numbers(runs: Path) -> No
     text = reported(study)
     assert "2 run folders are not where the study says" in text["html"]
     assert rows(text["csv"], "PNN's transfer score")
+
+
+def remember(study: Path, task: str = "A") -> Path:
+    """Have the run of the study also tell of its source, a figure of its method, and a video."""
+    run = study / "runs" / "ewc-A-B" / "seed0"
+    with (run / "evaluations.jsonl").open("a") as file:
+        for visit, phase, score in ((0, "start", 1.0), (1, "end", 9.0), (2, "end", 4.0)):
+            where = {"visit": visit, "phase": phase, "step": visit * STEPS}
+            file.write(json.dumps(where | {"task_evaluated": task, "return": score}) + "\n")
+    record = {"visit": 2, "global_step": 200, "method/penalty": 0.5}
+    (run / "metrics.jsonl").write_text(json.dumps(record) + "\n")
+    for path in (run, study.parent / "experts" / "B-1" / "seed0"):
+        (path / "videos").mkdir()
+        (path / "videos" / "B.mp4").touch()
+    return study
+
+
+def test_the_runs_have_all_that_a_comparison_has_folded_by_pair(runs: Path) -> None:
+    text = reported(remember(write_study(runs)))
+    before, _, last = rows(text["csv"], "A → B: ewc: mean of 1 run")
+    assert before == {"after visit": "before training", "A": "1.0", "B": "1.0"}
+    assert last == {"after visit": "2. B", "A": "4.0", "B": "8.0"}
+    (lost,) = rows(text["csv"], "A → B: forgetting by task")
+    assert (lost["method"], lost["task"], lost["forgotten"]) == ("ewc", "A", "5.0")
+    noted = rows(text["csv"], "A → B: What methods recorded, last in each visit")
+    assert [(r["visit"], r["figure"], r["mean over runs"]) for r in noted] == [
+        ("2", "penalty", "0.5")
+    ]
+    titles = re.findall(r"<h2[^>]*>([^<]*)</h2>", text["html"])
+    assert titles.count("Score matrix") == titles.count("Forgetting") == titles.count("Inside") == 1
+    assert text["html"].count("<details><summary>A → B</summary>") == 4  # and with videos
+    assert 'href="runs/ewc-A-B/seed0/videos/B.mp4"' in text["html"]
+    assert 'href="../experts/B-1/seed0/videos/B.mp4"' in text["html"]
+    assert "### A → B" in text["md"]
+
+
+def test_only_methods_with_runs_of_a_pair_are_in_its_fold(runs: Path) -> None:
+    study = remember(write_study(runs))
+    result = json.loads((study / "study.json").read_text())
+    folder = "study/runs/weak-B-A/seed0"
+    write_run(runs / folder, ["B", "A"], [1.0, 2.0, 3.0])
+    other = {"method": "weak", "sources": ["B"], "target": "A", "folder": folder}
+    result["runs"].append(result["runs"][0] | other)
+    result |= {"sources": ["A", "B"], "targets": ["B", "A"], "methods": ["ewc", "weak"]}
+    (study / "study.json").write_text(json.dumps(result))
+    page = reported(study)["html"]
+    found = re.findall(r"<details><summary>([AB]) → ([AB])</summary>", page)
+    assert {*found} == {("A", "B"), ("B", "A")}
+    text = reported(study)["csv"]
+    assert rows(text, "A → B: ewc: mean of 1 run") and rows(text, "B → A: weak: mean of 1 run")
+    assert not rows(text, "A → B: weak: mean of 1 run")
+
+
+class Page(HTMLParser):
+    """Collects elements and attributes."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.attributes: list[tuple[str, str]] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+
+
+HOSTILE = "</svg><script src=https://evil.example/x></script><img src=x onerror=alert(1)>"
+
+
+def test_nothing_is_asked_of_a_network_whatever_names_say(runs: Path) -> None:
+    study = remember(write_study(runs, HOSTILE))
+    text = (study / "study.json").read_text()
+    escaped = json.dumps(HOSTILE)
+    result = json.loads(text.replace('"A"', escaped))
+    result["warnings"] = [HOSTILE]
+    result["study"]["name"] = HOSTILE
+    (study / "study.json").write_text(json.dumps(result))
+    (study / "study.yaml").write_text(HOSTILE)
+    run = study / "runs" / "ewc-A-B" / "seed0"
+    for name in ("evaluations.jsonl", "summary.json"):
+        (run / name).write_text((run / name).read_text().replace('"A"', escaped))
+    (run / "videos" / "B.mp4").rename(run / "videos" / "javascript:alert(1)<b>.mp4")
+    page = reported(study, question=HOSTILE)["html"]
+    parsed = Page(page)
+    assert page.count("&lt;img src=x") > 10  # names are there, as text
+    assert not parsed.tags & {"script", "img", "iframe", "link", "object", "base"}
+    assert not [name for name, _ in parsed.attributes if name.startswith("on")]
+    links = [v for k, v in parsed.attributes if k in ("src", "href", "xlink:href", "action")]
+    assert links
+    assert all(re.fullmatch(r"#s[0-9]+|(\.\./experts|runs)/[\w./%-]+\.mp4", x) for x in links), (
+        links
+    )
+    assert "url(" not in page
+    assert "@import" not in page
+    assert any(v.startswith("default-src 'none'") for k, v in parsed.attributes if k == "content")
 
 
 def test_a_hostile_method_is_shown_as_text(runs: Path) -> None:

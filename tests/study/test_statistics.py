@@ -18,6 +18,7 @@ from clrl.study.statistics import (
     probability_of_improvement,
     probability_of_improvement_interval,
     stratified_bootstrap,
+    t_interval,
 )
 
 RNG = np.random.default_rng(3)
@@ -83,6 +84,54 @@ def test_the_same_seed_gives_the_same_interval_and_another_another() -> None:
     assert one == again != other
 
 
+@pytest.mark.parametrize("statistic", [iqm, mean])
+def test_runs_of_the_same_seeds_are_drawn_together(statistic) -> None:
+    scores = {task: list(RNG.normal(size=5)) for task in "ABC"}
+    oracle = stats.bootstrap(
+        tuple(scores.values()),
+        lambda *samples, axis: statistic(np.concatenate(samples, axis=axis)),
+        paired=True,
+        n_resamples=999,
+        batch=999,
+        vectorized=True,
+        method="percentile",
+        rng=np.random.default_rng(7),
+    ).confidence_interval
+    ours = stratified_bootstrap(scores, statistic, resamples=999, seed=7, crossed=True)
+    assert ours == Interval(pytest.approx(oracle.low), pytest.approx(oracle.high), 0.95, 999, 7)
+    same = dict.fromkeys("ABC", scores["A"])  # says no more than one of them
+    options = {"resamples": 300, "crossed": True}
+    assert stratified_bootstrap(same, mean, **options)[:2] == pytest.approx(
+        stratified_bootstrap({"A": scores["A"]}, mean, **options)[:2]
+    )
+    with pytest.raises(ValueError, match="cannot be crossed"):
+        stratified_bootstrap(SCORES, crossed=True)
+
+
+@pytest.mark.parametrize("n", range(3, 14))
+@pytest.mark.parametrize("level", [0.8, 0.95])
+def test_the_t_interval_is_scipys(n: int, level: float) -> None:
+    x = list(RNG.normal(1, 3, n))
+    oracle = stats.ttest_1samp(x, 0.0).confidence_interval(level)
+    found = t_interval(x, level)
+    assert found is not None
+    assert (found.low, found.high, found.level) == pytest.approx((*oracle, level), rel=1e-9)
+
+
+@pytest.mark.parametrize("n", [3, 5, 10])
+def test_the_t_interval_holds_the_mean_as_often_as_it_says(n: int) -> None:
+    rng, times = np.random.default_rng(1), 2000
+    found = [t_interval(list(x)) for x in rng.normal(size=(times, n))]
+    holds = sum(one is not None and one.low <= 0 <= one.high for one in found)
+    # the standard deviation of a share of 2000 at 0.95 is 0.005; percentiles hold 0.76 to 0.90
+    assert holds / times == pytest.approx(0.95, abs=0.015)
+
+
+def test_two_numbers_have_no_t_interval() -> None:
+    assert t_interval([1.0, 2.0]) is None
+    assert t_interval([2.0, 2.0, 2.0]) == Interval(2.0, 2.0, 0.95)
+
+
 @pytest.mark.parametrize("scores", [{}, {"A": [1.0, 2.0]}, {"A": [1.0, 2.0, 3.0], "B": [1.0]}])
 def test_fewer_than_three_runs_have_no_interval(scores) -> None:
     assert stratified_bootstrap(scores) is None
@@ -105,6 +154,32 @@ def test_probability_of_improvement_is_mann_whitneys_u_over_the_pairs() -> None:
     assert probability_of_improvement(x, y) == pytest.approx(np.mean(shares))
     assert probability_of_improvement(y, x) == pytest.approx(1 - np.mean(shares))
     assert probability_of_improvement({"A": [5.0]}, {"A": [5.0]}) == 0.5
+
+
+@pytest.mark.parametrize("crossed", [False, True])
+def test_its_interval_is_scipys(crossed: bool) -> None:
+    ours = {task: list(RNG.normal(0.5, 1, 5)) for task in "AB"}
+    theirs = {task: list(RNG.normal(0, 1, 5)) for task in "AB"}
+
+    def chance(a, b, c, d, axis):  # the samples' last axis is the runs'
+        beats = [(x[..., :, None] > y[..., None, :]).mean((-1, -2)) for x, y in ((a, c), (b, d))]
+        return np.mean(beats, axis=0)
+
+    oracle = stats.bootstrap(
+        (*ours.values(), *theirs.values()),
+        chance,
+        paired=crossed,
+        n_resamples=999,
+        batch=999,
+        vectorized=True,
+        method="percentile",
+        rng=np.random.default_rng(7),
+    ).confidence_interval
+    found = probability_of_improvement_interval(
+        ours, theirs, resamples=999, seed=7, crossed=crossed
+    )
+    assert found is not None
+    assert (found.low, found.high) == pytest.approx((oracle.low, oracle.high))
 
 
 def test_its_interval_holds_it_and_shrinks_with_runs() -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 import psutil
 import pytest
+import torch
 
 from clrl.agents.supervised import Supervised
 from clrl.envs.scores import normalise_task
@@ -28,6 +29,7 @@ from clrl.run.stop import StopSignals
 from clrl.study import processes
 from clrl.study.plan import load_study
 from clrl.study.processes import Job, in_processes
+from clrl.study.report import write_report
 from clrl.study.transfer import transfer
 from clrl.types import ClrlError
 
@@ -165,6 +167,21 @@ def test_a_study_that_grows_makes_only_what_is_new(study: Path, runs: Path) -> N
 
 
 @pytest.mark.usefixtures("here")
+def test_a_grown_study_that_fails_leaves_no_result_of_the_smaller_one(
+    study: Path, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = go(study, runs)
+    assert all((folder / name).exists() for name in FILES)
+    fail(monkeypatch, "weak")
+    with pytest.raises(ClrlError, match="1 of the study's runs failed"):
+        go(study, runs, "seeds=[0,1]")
+    assert "seeds: [0, 1]" in (folder / "study.yaml").read_text()
+    assert not any((folder / name).exists() for name in FILES)
+    with pytest.raises(ClrlError, match="the study is not finished"):
+        write_report([folder], normalise=normalise_task)
+
+
+@pytest.mark.usefixtures("here")
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -199,6 +216,25 @@ def test_runs_of_several_versions_are_said(study: Path, runs: Path) -> None:
     go(study, runs)
     result = json.loads((folder / "study.json").read_text())
     assert any("runs were made with several versions of torch: 0." in w for w in result["warnings"])
+
+
+@pytest.mark.usefixtures("here")
+def test_runs_of_several_commits_are_said(study: Path, runs: Path) -> None:
+    folder = go(study, runs)
+
+    def warned(*commits: str) -> list[str]:
+        paths = sorted(runs.rglob("environment.json"))
+        for path, commit in zip(paths, [*commits] * len(paths), strict=False):
+            path.write_text(json.dumps(json.loads(path.read_text()) | {"commit": commit}))
+        go(study, runs)
+        warnings = json.loads((folder / "study.json").read_text())["warnings"]
+        return [warning for warning in warnings if "commit" in warning]
+
+    assert warned("abc") == []
+    assert warned("abc", "def-dirty") == [
+        "runs were made at several commits: abc, def-dirty",
+        "runs were made with changes that were not committed: def-dirty",
+    ]
 
 
 @pytest.mark.usefixtures("here")
@@ -298,6 +334,33 @@ def test_an_expert_whose_checkpoints_are_gone_is_made_anew_where_runs_need_it(
     shutil.rmtree(next(runs.glob("toy/runs/finetune*/seed0")))
     assert texts(go(study, runs)) == whole
     assert "damaged (its checkpoints are gone)" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("status", ["done", "preempted"])
+def test_an_expert_whose_checkpoints_are_broken_is_made_anew(
+    study: Path, runs: Path, whole: list[bytes], status: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    go(study, runs)
+    (expert,) = runs.glob("experts/digits_0_1-*/seed0")
+    for path in expert.glob("checkpoints/*/manifest.json"):
+        path.write_text("{")
+    if status == "preempted":
+        (expert / "expert.json").unlink()
+        (expert / "STATUS").write_text(status)
+    shutil.rmtree(next(runs.glob("toy/runs/finetune*/seed0")))  # which needs it
+    assert texts(go(study, runs)) == whole
+    assert "damaged (no checkpoint can be used: " in capsys.readouterr().err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="auto is the GPU here")
+@pytest.mark.usefixtures("here")
+def test_the_device_that_auto_stands_for_makes_nothing_anew(study: Path, runs: Path) -> None:
+    go(study, runs)
+    when = made(runs)
+    for device in ("cpu", "auto"):
+        go(study, runs, f"run.device={device}")
+        assert made(runs) == when
 
 
 @pytest.mark.usefixtures("here")
@@ -463,6 +526,7 @@ from pathlib import Path
 from clrl.run.stop import Stopped, StopSignals
 from clrl.study.plan import load_study
 from clrl.study.processes import Job, in_processes
+from clrl.study.report import write_report
 
 run = load_study(sys.argv[1], ["run.sequence.steps=1000000"]).runs[0]
 folder = Path(sys.argv[2])

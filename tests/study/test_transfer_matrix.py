@@ -137,7 +137,9 @@ def test_every_metric_worked_by_hand(result: dict[str, Any]) -> None:
     assert values("relative_speed", "Freeway") == [2.0, 0.5]
     # below 8 over 50..100: expert 4 -> 16 is below for a third, 4/2 high: 2/3; ours 8 -> 16: 0
     assert values("relative_speed_by_area", "Freeway") == [None, pytest.approx(0.0)]
-    assert values("source_forgetting", "Freeway") == [10.0, 9.0]
+    # Pong 11 -> 1 and 11 -> 2, of a range of 40
+    assert values("source_forgetting", "Freeway") == pytest.approx([10 / 40, 9 / 40])
+    assert values("source_forgetting", "Pong") == pytest.approx([10 / 20, 9 / 20])  # Freeway's
     assert cell(result, "source_forgetting", "progressive", "Freeway") == [0.0, 0.0]
 
 
@@ -248,6 +250,79 @@ def test_an_expert_at_exactly_nothing_takes_its_own_ratio_alone(pair: Study) -> 
     assert none["summary"]["transfer_score"]["finetune"]["pairs"] == 0
 
 
+def test_experts_on_both_sides_of_0_give_no_ratio(pair: Study) -> None:
+    """The mean of -3, 1.6 and 1.7 is 0.1: a ratio of 2000 % would say nothing."""
+    result = flat(pair, [-3.0, 1.6, 1.7], [2.0, 2.0, 2.0])
+    found = result["matrix"]["transfer_score"]["finetune"]["Pong"]["Freeway"]
+    assert found["mean"] is None
+    assert result["summary"]["transfer_score"]["finetune"]["pairs"] == 0
+
+
+def test_a_ratio_over_what_may_be_0_is_said(pair: Study) -> None:
+    def warned(*experts: float) -> list[str]:
+        told = flat(pair, experts, [12.0, 12.0, 12.0])["warnings"]
+        return [warning for warning in told if "within 2 standard errors of 0" in warning]
+
+    # mean 3.4, standard error 3.3
+    assert [w.partition(":")[0] for w in warned(0.1, 0.1, 10.0)] == [
+        "PNN's transfer score (% of the expert's area)",
+        "PNN's transfer score above random play (%)",
+    ]
+    assert "for Freeway the mean divided by" in warned(0.1, 0.1, 10.0)[0]
+    assert not warned(8.0, 9.0, 10.0)
+
+
+def test_speeds_that_are_no_number_are_counted_by_direction(pair: Study) -> None:
+    """The criterion is 8, half of the experts' mean way from 0 to 16."""
+    experts = [[0.0, 8.0, 16.0], [8.0, 9.0, 16.0], [-8.0, 0.0, 16.0]]
+    runs = [[9.0, 9.0, 9.0], [0.0, 9.0, 9.0], [0.0, 1.0, 2.0]]
+    result = transfer_matrix(
+        pair,
+        [finished(e, {1: experts[e.seed]}) for e in pair.experts],
+        [finished(r, {1: [0.0] * 3, 2: runs[r.seed]}) for r in pair.runs],
+        normalise,
+    )
+    assert result["experts"]["Freeway"]["criterion"] == 8.0
+    # there before it began; the expert was; never, and the expert at 100
+    assert cell(result, "relative_speed", "finetune", "Freeway") == [None, None, None]
+    assert [run["speed_censored"] for run in result["runs"]] == ["faster", "slower", "slower"]
+    (told,) = [w for w in result["warnings"] if "relative speed is no number" in w]
+    assert told.startswith("finetune: relative speed is no number in 3 of 3 runs: 1 faster")
+    assert "2 slower" in told
+    assert "0 of no direction" in told
+
+
+def test_few_seeds_are_said_to_have_narrow_intervals(pair: Study) -> None:
+    warnings = flat(pair, [10.0] * 3, [12.0] * 3)["warnings"]
+    assert any(w.startswith("3 seeds: bootstrap intervals of so few") for w in warnings)
+
+
+def test_pairs_share_their_seeds_and_two_alike_say_no_more_than_one(
+    write_study: Write, tmp_path: Path
+) -> None:
+    def summary(sources: list[str]) -> dict[str, Any]:
+        two = {"sources": sources, "targets": ["Freeway"], "seeds": [0, 1, 2, 3], "run": RUN}
+        study = load_study(write_study(tmp_path, **two))
+        own = {"finetune": [6.0, 9.0, 15.0, 7.0], "weak": [9.0, 4.0, 8.0, 16.0]}
+        result = transfer_matrix(
+            study,
+            [finished(e, {1: [5.0 + e.seed] * 3}) for e in study.experts],
+            [finished(r, {1: [0.0] * 3, 2: [own[r.method][r.seed]] * 3}) for r in study.runs],
+            normalise,
+        )
+        told: dict[str, Any] = result["summary"]["transfer_score"]["weak"]
+        return told
+
+    one, three = summary(["Pong"]), summary(["Pong", "Krull", "Alien"])
+    for told in (one, three):
+        told["both"] = told.pop("versus")["finetune"]
+    assert (one["pairs"], three["pairs"]) == (1, 3)
+    assert three["mean"] == pytest.approx(one["mean"])
+    for what in ("difference", "probability_of_improvement"):
+        assert three["both"][what] == pytest.approx(one["both"][what])
+        assert one["both"][what]["low"] < one["both"][what]["high"]
+
+
 def test_speed_by_area_is_a_ratio_of_means_too(result: dict[str, Any]) -> None:
     # below 8 over 50..100: experts 2/3 and 0; runs 0 and, 4 -> 10, two thirds of 4/2
     found = result["matrix"]["relative_speed_by_area"]["finetune"]["Pong"]["Freeway"]
@@ -324,6 +399,20 @@ def test_experts_that_learned_nothing_give_no_criterion(study: Study) -> None:
     assert any("Pong: its experts learned nothing" in warning for warning in result["warnings"])
 
 
+def test_experts_that_were_not_evaluated_before_are_not_said_to_have_learned_nothing(
+    pair: Study,
+) -> None:
+    for curve, why in (
+        ([None, 5.0, 10.0], "not evaluated before they learned it (evaluation.unseen: never?)"),
+        ([0.0, 5.0, None], "the last evaluation of an expert is lost"),
+    ):
+        experts = [finished(e, {1: curve}) for e in pair.experts]
+        runs = [finished(r, {1: [0.0] * 3, 2: [0.0, 5.0, 9.0]}) for r in pair.runs]
+        warnings = transfer_matrix(pair, experts, runs, normalise)["warnings"]
+        assert any(why in warning for warning in warnings)
+        assert not any("learned nothing" in warning for warning in warnings)
+
+
 def test_a_chain_is_measured_in_its_last_visit(write_study: Write, tmp_path: Path) -> None:
     chain = {"sources": [["Pong", "Breakout", "Pong"]], "targets": ["Freeway"]}
     chain["share_sources"] = False  # no expert for Pong then
@@ -345,9 +434,17 @@ def test_a_chain_is_measured_in_its_last_visit(write_study: Write, tmp_path: Pat
     )
     metrics = result["runs"][0]["metrics"]
     assert metrics["transfer_score"] == pytest.approx(200)
-    # Pong -10 after its last visit, -12 at the end; Breakout 2 and 1.5
-    assert metrics["source_forgetting"] == pytest.approx((2 + 0.5) / 2)
+    assert metrics["source_forgetting"] is None  # Breakout has no scale here
     assert result["summary"]["reference_transfer"] == {"finetune": None}  # chains are not sources
+    referenced = transfer_matrix(
+        study,
+        [finished(expert, {1: [0.0, 5.0, 10.0]})],
+        [finished(run, scores, also=ends)],
+        lambda task, score: score / 30 if task == "Breakout" else normalise(task, score),
+    )
+    # Pong -10 after its last visit, -12 at the end, of 40; Breakout 2 and 1.5, of 30
+    lost = referenced["runs"][0]["metrics"]["source_forgetting"]
+    assert lost == pytest.approx((2 / 40 + 0.5 / 30) / 2)
 
 
 def test_accuracy_is_a_share_by_itself_and_has_no_random_score(

@@ -66,10 +66,9 @@ def _made(
     metric: str | None,
     question: str | None,
 ) -> Report:
-    options = {"metric": metric, "question": question}
     studies = [path for path in paths if is_study(path)]
     if not studies:
-        return compare(paths, out=out, normalise=normalise, **options)
+        return compare(paths, out=out, normalise=normalise, metric=metric, question=question)
     if len(paths) > 1:
         raise ClrlError(f"{studies[0]} is a study: expected it alone, its runs are in it", 2)
-    return transfers(studies[0], **options)
+    return transfers(studies[0], out=out, normalise=normalise, metric=metric, question=question)

@@ -30,6 +30,8 @@ def compare(
 ) -> Report:
     """Return the report of runs; the first method is what others are compared with.
 
+    All runs have the tasks in one order: runs of several orders are to be reported apart.
+
     Args:
         paths: run folders, or folders of them.
         out: the folder that the report will lie in: addresses of videos are relative to it.

@@ -21,14 +21,16 @@ TOTALS = {
     "seconds": ("hours", 3600),
     "seconds_evaluating": ("of them evaluating", 3600),
     "parameters": ("parameters", 1),
-    "peak_memory_mb": ("peak memory (MB)", 1),
+    "peak_memory_mb": ("peak memory of the process so far (MB)", 1),
+    "peak_cuda_memory_mb": ("peak CUDA tensors (MB)", 1),
 }
 BY_VISIT = {
     "seconds": ("minutes", 60),
     "multiply_adds": ("multiply-adds an answer", 1),
     "parameters": ("parameters", 1),
     "parameters_trained": ("of them trained", 1),
-    "peak_memory_mb": ("peak memory (MB)", 1),
+    "peak_memory_mb": ("peak memory of the process so far (MB)", 1),
+    "peak_cuda_memory_mb": ("peak CUDA tensors (MB)", 1),
 }
 
 
@@ -96,6 +98,8 @@ def cost_table(groups: Sequence[tuple[str, Sequence[Run]]]) -> Table:
 
 def visit_costs(groups: Sequence[Group]) -> list[Table]:
     """Return what each visit has cost, where that was recorded."""
+    paid = [visit for g in groups for run in g.finished for visit in run.cost.get("visits", [])]
+    keys = [key for key in BY_VISIT if any(key in visit for visit in paid)]
     rows: list[list[Cell]] = []
     for group in groups:
         lists = [run.cost["visits"] for run in group.finished if run.cost.get("visits")]
@@ -104,10 +108,10 @@ def visit_costs(groups: Sequence[Group]) -> list[Table]:
         for k, visit in enumerate(lists[0][: min(map(len, lists))]):
             means = [
                 _whole(key, mean_of_all([_per(visits[k].get(key), unit) for visits in lists]))
-                for key, (_, unit) in BY_VISIT.items()
+                for key, unit in ((key, BY_VISIT[key][1]) for key in keys)
             ]
             rows.append([group.label, f"{k + 1}. {visit.get('task', '?')}", *means])
-    columns = ("method", "visit", *(title for title, _ in BY_VISIT.values()))
+    columns = ("method", "visit", *(BY_VISIT[key][0] for key in keys))
     return [Table("Cost of each visit, mean over runs", columns, rows, folded=True)] if rows else []
 
 

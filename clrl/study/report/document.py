@@ -15,6 +15,7 @@ __all__ = [
     "Code",
     "Estimate",
     "Figure",
+    "Fold",
     "Links",
     "Part",
     "Report",
@@ -138,7 +139,15 @@ class Figure:
     legend: Sequence[str] = ()
 
 
-Part = Text | Caution | Code | Links | Table | Figure
+@dataclass(frozen=True)
+class Fold:
+    """Parts behind a title."""
+
+    title: str
+    parts: Sequence[Part]
+
+
+Part = Text | Caution | Code | Links | Table | Figure | Fold
 
 
 @dataclass(frozen=True)

@@ -55,14 +55,17 @@ class Group:
 
 
 def find_runs(paths: Iterable[Path]) -> list[Path]:
-    """Return run folders: those given, or `seed*` in them, or `*/seed*`.
+    """Return run folders: those given, or `seed<k>` in them, or `*/seed<k>`.
+
+    What was set aside as damaged (`seed0.damaged-1`) is none.
 
     Raises:
         ClrlError: a path holds no run.
     """
     found: dict[str, Path] = {}
     for path in paths:
-        inner = [path, *_sorted(path.glob("seed*")), *_sorted(path.glob("*/seed*"))]
+        below = [*_sorted(path.glob("seed*")), *_sorted(path.glob("*/seed*"))]
+        inner = [path, *(place for place in below if re.fullmatch("seed[0-9]+", place.name))]
         runs = [place for place in inner if (place / "config.yaml").is_file()]
         if not runs:
             RunFolder.open(path)  # raises, and names the nearest run

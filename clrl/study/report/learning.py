@@ -198,7 +198,8 @@ def forgetting(groups: Sequence[Group], scale: Scale) -> Section:
     figure = Figure(
         "Forgotten since the task's own last visit",
         "Score after the task's last visit less the score at the end: right of 0 is forgotten, "
-        "left of 0 improved. F_j (CW) is Continual World's, of the last 5 evaluations at each end.",
+        "left of 0 improved. F_j (CW) is Continual World's, of the last 5 evaluations at each end "
+        "(with evaluation.earlier: ends, of the very last one at the end of the run).",
         panels,
         Table("forgetting by task", columns, rows, mixed=True),
     )

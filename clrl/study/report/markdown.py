@@ -8,6 +8,7 @@ from clrl.study.report.document import (
     Caution,
     Code,
     Figure,
+    Fold,
     Links,
     Part,
     Report,
@@ -43,6 +44,8 @@ def _part(part: Part) -> str:
             return "\n".join(f"- [{_escaped(label)}](<{href}>)" for label, href in part.rows)
         case Figure():
             return f"**{_escaped(part.title)}** {_escaped(part.text)}\n\n{_table(part.table)}"
+        case Fold():
+            return "\n\n".join([f"### {_escaped(part.title)}", *map(_part, part.parts)])
         case Table():
             return _table(part)
 

@@ -9,6 +9,7 @@ from clrl.study.report.document import (
     Caution,
     Code,
     Figure,
+    Fold,
     Links,
     Part,
     Report,
@@ -130,6 +131,9 @@ def _part(part: Part) -> Markup:
             return element("ul", *rows)
         case Figure():
             return _figure(part)
+        case Fold():
+            title = element("summary", part.title)
+            return element("details", title, *(_part(one) for one in part.parts))
         case Table():
             if part.folded:
                 return _folded(part)

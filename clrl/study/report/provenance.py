@@ -10,10 +10,11 @@ from typing import Any
 from urllib.parse import quote
 
 from clrl.run.yaml_safe import dump
+from clrl.study.commits import commits, of_several_commits
 from clrl.study.report.document import Cell, Code, Links, Part, Section, Table
 from clrl.study.report.groups import Group, differing, flat, method_of
 from clrl.study.report.runs import Run
-from clrl.study.statistics import FEWEST_RUNS
+from clrl.study.statistics import ENOUGH_RUNS, FEWEST_RUNS, TOO_NARROW
 
 __all__ = [
     "cautions",
@@ -82,6 +83,9 @@ def cautions(groups: Sequence[Group]) -> list[str]:
             f"fewer than {FEWEST_RUNS} finished runs of {', '.join(few)}: no intervals, and no "
             "evidence; a guide to what to run next"
         )
+    narrow = [g.label for g in groups if FEWEST_RUNS <= len(g.finished) < ENOUGH_RUNS]
+    if narrow:
+        found.append(f"fewer than {ENOUGH_RUNS} runs of {', '.join(narrow)}: {TOO_NARROW}")
     for group in groups:
         waiting = [run for run in group.runs if not run.finished]
         if waiting:
@@ -99,6 +103,7 @@ def cautions(groups: Sequence[Group]) -> list[str]:
     if len(packages) > 1:
         found.append("runs were made with different versions of packages: see Making")
     everything = [run for group in groups for run in group.runs]
+    found += of_several_commits(commit for run in everything for commit in commits(run.environment))
     return found + skipped_lines(everything)
 
 

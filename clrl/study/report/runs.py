@@ -113,6 +113,8 @@ def read_run(path: Path) -> Run:
     finished = len(matrix) == len(visits) + 1
     ends = {row["visit"]: row["step"] for row in rows if row["phase"] == "end"}
     begun = any(row["visit"] == len(visits) for row in rows)
+    evaluation = config.get("evaluation")
+    at_ends = isinstance(evaluation, Mapping) and evaluation.get("earlier") == "ends"
     status = path / "STATUS"
     return Run(
         path=path,
@@ -127,7 +129,7 @@ def read_run(path: Path) -> Run:
         curves={task: run_curve(rows, task) for task in tasks},
         last_visit=visit_curve(rows, tasks[visits[-1]], len(visits)) if begun else (),
         forgotten=(
-            continual_world_forgetting(rows, tasks, visits)
+            continual_world_forgetting(rows, tasks, visits, earlier_at_ends=at_ends)
             if finished
             else dict.fromkeys(tasks, None)
         ),
@@ -192,22 +194,26 @@ def _record(line: bytes) -> dict[str, Any]:
 
 
 def _evaluations(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """Return the mean over episodes of every task and moment, in order, and the lines skipped."""
+    """Return the mean over episodes of every task and moment, in order, and the lines skipped.
+
+    A score that is null (it was no number) is left out of the mean; the moment stays.
+    """
     sums: defaultdict[tuple[Any, ...], list[float]] = defaultdict(lambda: [0.0, 0.0])
     skipped = 0
     for row in map(_record, _lines(path)):
         try:
             unit = "accuracy" if "accuracy" in row else "return"
             where = (int(row["visit"]), str(row["phase"]), int(row["step"]), unit)
-            score = float(row[unit])
+            score = None if row[unit] is None else float(row[unit])
             own = sums[*where, str(row["task_evaluated"])]
         except (KeyError, TypeError, ValueError):
             skipped += 1
             continue
-        own[0] += score
-        own[1] += 1
+        own[0] += score or 0.0
+        own[1] += score is not None
     return [
-        {"visit": visit, "phase": phase, "step": step, "task_evaluated": task, unit: total / n}
+        {"visit": visit, "phase": phase, "step": step, "task_evaluated": task}
+        | {unit: total / n if n else None}
         for (visit, phase, step, unit, task), (total, n) in sums.items()
     ], skipped
 

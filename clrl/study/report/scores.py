@@ -98,6 +98,8 @@ def estimate(values: Sequence[float | None]) -> Estimate:
 
 
 def estimate_iqm(scores: dict[str, list[float]]) -> Estimate:
-    """Return the interquartile mean over runs x tasks with its interval."""
+    """Return the interquartile mean over runs x tasks with its interval, of the same runs each."""
     every = [v for values in scores.values() for v in values]
-    return with_ends(float(iqm(every)), stratified_bootstrap(scores)) if every else Estimate(None)
+    if not every:
+        return Estimate(None)
+    return with_ends(float(iqm(every)), stratified_bootstrap(scores, crossed=True))

@@ -13,6 +13,7 @@ from clrl.study.report.document import (
     Code,
     Estimate,
     Figure,
+    Fold,
     Links,
     Part,
     Report,
@@ -62,6 +63,10 @@ def _lines(part: Part) -> Iterator[tuple[str, int, str, str]]:
                 yield "", 1, "link", _plain(href)
         case Figure():
             yield from _cells(part.table)
+        case Fold():
+            for one in part.parts:
+                for name, row, column, value in _lines(one):
+                    yield _plain(f"{part.title}: {name}") if name else "", row, column, value
         case Table():
             yield from _cells(part)
 

@@ -12,7 +12,7 @@ from clrl.study.report.learning import COLUMNS, CURVES, line_of, rows_of
 from clrl.study.report.runs import Run
 from clrl.study.statistics import FEWEST_RUNS
 
-__all__ = ["EXPERT", "Result", "curves", "matrices", "verdict"]
+__all__ = ["EXPERT", "Result", "curves", "is_pair", "matrices", "verdict"]
 
 EXPERT = "expert (from scratch)"
 
@@ -22,9 +22,9 @@ Result = Mapping[str, Any]  # of `clrl.study.transfer_matrix`
 def verdict(result: Result, metric: str) -> Section:
     study, title = result["study"], result["metrics"][metric]["title"]
     text = (
-        f"Over all runs; [ ]: 95 % bootstrap intervals ({study['resamples']:,} resamples of seeds "
-        f"within each pair, seed {study['bootstrap_seed']}), from {FEWEST_RUNS} seeds on. Pairs "
-        "that lack a value of some run are left out, and counted."
+        f"Over all runs; [ ]: 95 % bootstrap intervals ({study['resamples']:,} resamples of seeds, "
+        f"the same for all pairs and methods; seed {study['bootstrap_seed']}), from {FEWEST_RUNS} "
+        "seeds on. Pairs that lack a value of some run are left out, and counted."
     )
     if any(told.get("is_ratio") for told in result["metrics"].values()):
         text += (
@@ -175,7 +175,11 @@ def curves(result: Result, groups: Sequence[Group]) -> Section | None:
         for target in result["targets"]:
             lines = []
             for i, group in enumerate(groups):
-                runs = [run for run in group.runs if _is_pair(run, source, target, group.label)]
+                runs = [
+                    run
+                    for run in group.runs
+                    if is_pair(run, source, target, alone=group.label == EXPERT)
+                ]
                 if runs:
                     drawn = [run.last_visit for run in runs]
                     lines.append(line_of(i, drawn))
@@ -196,6 +200,7 @@ def curves(result: Result, groups: Sequence[Group]) -> Section | None:
     return Section("Learning curves", [figure])
 
 
-def _is_pair(run: Run, source: str, target: str, label: str) -> bool:
+def is_pair(run: Run, source: str, target: str, *, alone: bool = False) -> bool:
+    """Tell whether a run learned the target last, after the source; `alone`: whatever before."""
     *before, last = (run.tasks[j] for j in run.visits)
-    return last == target and (label == EXPERT or " > ".join(before) == source)
+    return last == target and (alone or " > ".join(before) == source)

@@ -1,4 +1,4 @@
-"""The report of a transfer study: its matrices, curves beside the experts', and what it cost."""
+"""The report of a transfer study: its matrices, curves beside the experts', its runs, the cost."""
 
 from __future__ import annotations
 
@@ -22,9 +22,11 @@ from clrl.study.report.document import (
     Text,
 )
 from clrl.study.report.groups import Group, require_comparable
+from clrl.study.report.pairs import of_pairs
 from clrl.study.report.plasticity import plasticity
 from clrl.study.report.provenance import protocol_table, too_small, versions
 from clrl.study.report.runs import Run, read_run
+from clrl.study.report.scores import Normalise
 from clrl.study.report.transfer_sections import EXPERT, Result, curves, matrices, verdict
 
 __all__ = ["is_study", "transfers"]
@@ -40,11 +42,20 @@ def is_study(path: Path) -> bool:
     return (path / "study.json").exists() or (path / "study.yaml").exists()
 
 
-def transfers(path: Path, *, metric: str | None = None, question: str | None = None) -> Report:
+def transfers(
+    path: Path,
+    *,
+    out: Path,
+    normalise: Normalise,
+    metric: str | None = None,
+    question: str | None = None,
+) -> Report:
     """Return the report of a study.
 
     Args:
         path: the study's folder, with `study.json`.
+        out: the folder that the report will lie in: addresses of videos are relative to it.
+        normalise: task and raw score to a scale on which random play has 0 and a human 1.
         metric: what the verdict is about, one of the study's metrics.
         question: what was asked.
 
@@ -63,6 +74,7 @@ def transfers(path: Path, *, metric: str | None = None, question: str | None = N
         verdict(result, metric),
         matrices(result, metric),
         curves(result, groups),
+        *of_pairs(result, groups, out, normalise),
         plasticity(groups, one_experiment=False),
         _costs(path, result, groups, metric),
         _making(path, result, groups),

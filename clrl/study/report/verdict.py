@@ -8,13 +8,15 @@ from clrl.study.metrics import spp_forward_transfer
 from clrl.study.report.charts import DotChart, Row
 from clrl.study.report.document import Cell, Estimate, Figure, Part, Section, Table, Text, shown
 from clrl.study.report.groups import Group
+from clrl.study.report.profiles import profiles
 from clrl.study.report.scores import METRICS, Scale, estimate, estimate_iqm, with_ends
 from clrl.study.statistics import (
+    ENOUGH_RUNS,
     mean,
     paired_differences,
     probability_of_improvement,
     probability_of_improvement_interval,
-    stratified_bootstrap,
+    t_interval,
 )
 
 __all__ = ["verdict"]
@@ -23,8 +25,9 @@ CHANCE = "chance of a higher last score (any two runs, mean over tasks)"
 TOLD = 6  # groups that are put in words; of more, the table tells
 
 METHOD = (
-    "Every number is a mean over runs, [ ] its 95 % bootstrap interval (2,000 resamples of runs "
-    "within each task, seed 0), given from 3 runs on. The independent unit is the run."
+    "Every number is a mean over runs, [ ] its 95 % bootstrap interval (2,000 resamples of runs, "
+    "with all their tasks, seed 0), given from 3 runs on. The independent unit is the run. "
+    "Differences of methods are of pairs with the same seed, and have Student's 95 % interval."
 )
 
 
@@ -36,6 +39,8 @@ def verdict(groups: Sequence[Group], scale: Scale, metric: str) -> Section:
     if len(groups) > 1:
         parts.append(_beside_first(groups, values, scale, metric))
     parts.append(_figure(groups, values, scale, metric))
+    if figure := profiles(groups, scale):
+        parts.append(figure)
     return Section("Verdict", parts)
 
 
@@ -59,15 +64,19 @@ def _sentences(groups: Sequence[Group], values: Values, metric: str) -> list[str
         apart = _difference(values[group.label], values[first])
         if apart.value is None:
             continue
-        lines.append(f"{group.label} less {first}: {shown(apart)} ({_reading(apart, higher)}).")
+        n = len(_pairs(values[group.label], values[first]))
+        reading = f"{n} {'pair' if n == 1 else 'pairs'}: {_reading(apart, n, higher)}"
+        lines.append(f"{group.label} less {first}: {shown(apart)} ({reading}).")
     return lines
 
 
-def _reading(apart: Estimate, higher: bool) -> str:
+def _reading(apart: Estimate, pairs: int, higher: bool) -> str:
     if apart.low is None or apart.high is None:
-        return "fewer than 3 pairs of runs, so no interval: not evidence"
+        return "fewer than 3, so no interval: not evidence"
     if apart.low <= 0 <= apart.high:
         return "the interval holds 0: no difference is shown"
+    if pairs < ENOUGH_RUNS:
+        return f"the interval leaves 0 out, but fewer than {ENOUGH_RUNS} pairs are no evidence"
     better = (apart.low > 0) == higher
     return f"the interval leaves 0 out: {'better' if better else 'worse'}"
 
@@ -75,9 +84,7 @@ def _reading(apart: Estimate, higher: bool) -> str:
 def _difference(ours: dict[int, float | None], theirs: dict[int, float | None]) -> Estimate:
     """Return the mean difference of runs with the same seed."""
     apart = _pairs(ours, theirs)
-    if not apart:
-        return Estimate(None)
-    return with_ends(float(mean(apart)), stratified_bootstrap({"": apart}, mean))
+    return with_ends(float(mean(apart)), t_interval(apart)) if apart else Estimate(None)
 
 
 def _pairs(ours: dict[int, float | None], theirs: dict[int, float | None]) -> list[float]:
@@ -121,7 +128,9 @@ def _beside_first(groups: Sequence[Group], values: Values, scale: Scale, metric:
         ours, theirs = scale.finals(group), scale.finals(first)
         chance = Estimate(None)
         if ours and theirs:
-            interval = probability_of_improvement_interval(ours, theirs)
+            seeds = ([run.seed for run in one.finished] for one in (group, first))
+            same = len({tuple(of) for of in seeds}) == 1
+            interval = probability_of_improvement_interval(ours, theirs, crossed=same)
             chance = with_ends(probability_of_improvement(ours, theirs), interval)
         pairs = len(_pairs(values[group.label], values[first.label]))
         apart = _difference(values[group.label], values[first.label])

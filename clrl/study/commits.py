@@ -1,0 +1,23 @@
+"""Which commits runs were made at: of several, they may not be of the same code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+__all__ = ["commits", "of_several_commits"]
+
+
+def commits(environment: Mapping[str, Any]) -> list[str]:
+    """Return the commits that a run was made at, from its `environment.json`; resumed, several."""
+    parts = [environment, *environment.get("resumed", [])]
+    return [str(part["commit"]) for part in parts if part.get("commit")]
+
+
+def of_several_commits(found: Iterable[str]) -> list[str]:
+    """Say in words whether runs were made at several commits, or with changes not committed."""
+    every = sorted(set(found))
+    told = [f"runs were made at several commits: {', '.join(every)}"] if len(every) > 1 else []
+    if dirty := [commit for commit in every if commit.endswith("-dirty")]:
+        told.append(f"runs were made with changes that were not committed: {', '.join(dirty)}")
+    return told
