@@ -47,11 +47,14 @@ def active_modules(genotype: Tensor, n_modules: int) -> Tensor:
 
 
 def drawn_rivals(fitness: Tensor, own: int, n: int, generator: torch.Generator) -> list[int]:
-    """Draw n others, or all if they are fewer, from those whose fitness is known (not NaN)."""
-    known = ~fitness.isnan()
-    known[own] = False
-    others = known.nonzero().squeeze(-1)
-    return others[torch.randperm(len(others), generator=generator)[:n]].tolist()
+    """Draw n of all others, or all if they are fewer; return those whose fitness is known.
+
+    One that is pending (NaN) takes its place in the draw and never wins: the fewer are known, the
+    rarer is a rival.
+    """
+    drawn = torch.randperm(len(fitness) - 1, generator=generator)[:n]
+    others = drawn + (drawn >= own)
+    return others[~fitness[others].isnan()].tolist()
 
 
 def diversity(genotypes: Tensor, n_modules: int) -> float:

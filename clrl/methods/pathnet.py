@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -20,6 +21,10 @@ __all__ = ["PathNetMethod"]
 
 log = logging.getLogger(__name__)
 
+PICTURES_POPULATION = 64  # the paper's
+GAMES = 5  # games, at least, whose mean tells which path was best; those of one evaluation or more
+SCORED = 5  # genotypes that are scored once more, on the same pictures, before one is the best
+
 
 @dataclass
 class PathNetMethod(Method):
@@ -32,33 +37,42 @@ class PathNetMethod(Method):
     of the one with the better accuracy overwrites the other. That is a generation.
 
     Games: every environment plays a genotype. After `episodes` whole games it is worth their mean
-    raw return, and meets `tournament` others whose worth is known: if the best of them is worth at
-    least as much, a mutated copy of that one overwrites it. A path changes only where a game ends.
-    One not yet evaluated has no worth and never wins.
+    raw return, and meets `tournament` of all others: if the best of those whose worth is known is
+    worth at least as much, a mutated copy of that one overwrites it. A path changes only where a
+    game ends. One not yet evaluated has no worth and never wins.
 
-    At a task's end the fittest path's modules are frozen, beside those of all tasks before; when
-    the next begins all others are drawn anew, with a new population, head and optimizer. Nothing is
-    ever forgotten; modules run out, and the task must be known. A visit to a task that has a path
-    trains its head alone.
+    At a task's end the best path's modules are frozen, beside those of all tasks before; when the
+    next begins all others are drawn anew, with a new population, head and optimizer. Nothing is
+    ever forgotten; modules run out, which is warned of, and the task must be known. A visit to a
+    task that has a path trains its head alone.
 
     Differs from the paper:
     - environments step together and share one update, where workers had their own: rollouts are
-      learned from by the path that played, whatever has become of its genotype since;
+      learned from by the path that played, whatever has become of its genotype since; games that
+      end at one step are all taken in before any genotype meets others; the first to end of a round
+      otherwise meet rivals as they were worth in the round before;
     - an optimizer moves the modules that samples of its minibatch used and no other: Adam's and
       RMSProp's moments of the rest stand still, as if there had been no step;
     - a genotype that has won keeps its worth until it is evaluated again;
-    - rivals are drawn among the evaluated; the paper draws among all, where one that is being
-      evaluated counts as a loser: the same but for how many are left;
-    - initial weights are scaled so that a sum of N modules starts like a layer (`init`);
-    - best is the last known worth; if no genotype was evaluated, that of the games played so far.
+    - where frozen modules stay active, modules are averaged, not summed: a sum grows with all that
+      earlier tasks have frozen, beyond what weights are scaled for (10- to 30-fold by the fourth
+      game), a mean hardly changes;
+    - initial weights are scaled so that N modules together start like a layer (`init`);
+    - the best path, of which the paper says only that it is the fittest: of games, the one with the
+      highest mean of its last evaluations, 5 games or more in all, since it was made (tournaments
+      go by the last one: in all of them old weights would count against old genotypes); of
+      pictures, whose last evaluation may be long ago, the best of the fittest 5 on `window` batches
+      of training data at the task's end. Of equals the last evaluated; if none was, the one whose
+      games so far were best.
     """
 
     modules: int = 10
     """M, modules of each layer: more leave room for more tasks and cost as much time."""
     active: int = 4
     """N, the most modules that a path uses in a layer (the paper's 4 for games, 3 for MNIST)."""
-    population: int = 64
-    """Genotypes, at least one for each environment (the paper's 64)."""
+    population: int | None = None
+    """Genotypes, at least one for each environment (the paper's 64); null: one for each, pictures
+    64; 1: a random path that stays, the control of evolution."""
     tournament: int = 3
     """Games: how many others a genotype meets (B; pictures: one): more press harder."""
     episodes: int = 1
@@ -69,14 +83,15 @@ class PathNetMethod(Method):
     """Chance that an element mutates; null: the paper's 1 / (N L)."""
     edges: Edges = "clamp"
     """A mutation beyond the first or last module stops there, or comes in at the other (`wrap`)."""
-    aggregate: Aggregate = "sum"
-    """What the next layer gets of the active modules: their sum, as in the paper, or `mean`."""
-    aggregate_last: Aggregate = "sum"
+    aggregate: Aggregate | None = None
+    """What the next layer gets of the active modules: their `sum`, as in the paper, or `mean`;
+    null: the mean where frozen modules stay active, as their number grows; else the sum."""
+    aggregate_last: Aggregate | None = None
     """The same for the heads (the paper's MNIST is said to have the mean)."""
     keep_frozen_active: bool | None = None
     """Frozen modules are in every later path; null: as in the paper for games, not for pictures."""
     init: Literal["scaled", "plain"] = "scaled"
-    """Start sums of modules as large as a plain layer; `plain`: modules (sums then grow)."""
+    """Start N modules together as large as a plain layer; `plain`: each (sums then grow)."""
 
     _COLUMNS: ClassVar[tuple[str, ...]] = (  # of the history, a row a generation
         "visit",
@@ -96,11 +111,8 @@ class PathNetMethod(Method):
             raise ValueError(
                 f"active is {self.active}: expected at most as many as modules, {self.modules}"
             )
-        if self.population <= self.tournament:
-            raise ValueError(
-                f"population is {self.population}: expected more than tournament, "
-                f"{self.tournament}: a genotype meets as many others"
-            )
+        if self.population is not None and self.population < 1:
+            raise ValueError(f"population is {self.population}: expected 1 or more, or null")
         if self.mutation is not None and not 0 <= self.mutation <= 1:
             raise ValueError(f"mutation is {self.mutation}: expected a chance from 0 to 1, or null")
 
@@ -114,8 +126,8 @@ class PathNetMethod(Method):
         """Make a net without a path for any task yet.
 
         Raises:
-            ClrlError: (exit 2) the task is not known when the net is used, or the body is no chain
-                of layers.
+            ClrlError: (exit 2) the task is not known when the net is used, the body is no chain of
+                layers, or of games the population is smaller than the tournament.
         """
         if not spec.masks:
             raise ClrlError(
@@ -123,32 +135,41 @@ class PathNetMethod(Method):
                 "sequence.scenario=task, or another method",
                 2,
             )
-        settings = PathSettings(
-            self.modules, self.active, self.aggregate, self.aggregate_last, self.init == "scaled"
-        )
-        self._net = self._paths = PathNet(spec, settings)
         self._games = spec.has_value
+        self._size = self.population or (1 if self._games else PICTURES_POPULATION)
+        if self._games and self._size > 1:
+            self._require_rivals("method.population")
         keep = self.keep_frozen_active
         self._keeps = self._games if keep is None else keep
+        usual: Aggregate = "mean" if self._keeps else "sum"
+        settings = PathSettings(
+            self.modules,
+            self.active,
+            self.aggregate or usual,
+            self.aggregate_last or usual,
+            self.init == "scaled",
+        )
+        self._net = self._paths = PathNet(spec, settings)
         self._generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
         self._begun: list[int] = []  # task ids, one a visit
         self._evolves = False
         self._seen = 0
         self._history: list[tuple[float, ...]] = []
         self._winners: dict[int, Tensor] = {}  # by visit, from 1: (L, N) genotypes
+        self._taken: dict[int, Tensor] = {}  # by visit: (L, M), its path, frozen modules and all
         self._frozen_after: dict[int, Tensor] = {}  # by visit: (L, M)
         self._make_population()
         return self._paths
 
     @property
-    def max_envs(self) -> int:
-        return self.population
+    def max_envs(self) -> int | None:
+        return None if self.population == 1 else self.population
 
     def begin_task(self, task: Task) -> None:
         self._evolves = task.id not in self._begun
         if self._evolves:
             if self._begun:
-                self._warn_if_full(task)
+                self._warn_if_short(task)
                 self._paths.renew()
             self._make_population()
             self._seen = 0
@@ -158,9 +179,11 @@ class PathNetMethod(Method):
 
     def end_task(self, task: Task, data: Iterator[Batch]) -> None:
         if self._evolves:
-            self._show_paths()
-            best = self._pool.genotypes[self._tournaments.best()]
-            self._winners[len(self._begun)] = best.clone()
+            self._show_population()
+            best = self._pool.genotypes[self._best(data)]
+            self._show_path(best)
+            visit = len(self._begun)
+            self._winners[visit], self._taken[visit] = best.clone(), self._active(best)
             self._paths.freeze(active_modules(best, self.modules))
             self._evolves = False
         self._frozen_after[len(self._begun)] = self._paths.frozen.cpu().clone()
@@ -175,17 +198,15 @@ class PathNetMethod(Method):
                 self._show_population()
             return torch.full((n,), self._row_of[self._tournaments.current])
         if not finished:
-            self._show_population()  # rows that the last rollout's steps needed go
             if len(self._tournaments.holds) != n:
-                self._tournaments.assign(n)
-        for episode in finished:
-            self._seen += 1
-            outcome = self._tournaments.finished(episode.env, episode.return_)
-            if outcome is not None:
-                self._note(outcome)
-                if outcome.loser is not None:  # steps of this rollout keep the row it had
-                    active = self._active(self._pool.genotypes[outcome.loser])
-                    self._row_of[outcome.loser] = self._paths.add_row(active)
+                self._assign(n)
+            self._show_population()  # rows that the last rollout's steps needed go
+        self._seen += len(finished)
+        for outcome in self._tournaments.finished([(e.env, e.return_) for e in finished]):
+            self._note(outcome)
+            if outcome.loser is not None:  # steps of this rollout keep the row it had
+                active = self._active(self._pool.genotypes[outcome.loser])
+                self._row_of[outcome.loser] = self._paths.add_row(active)
         self._show_best()
         return torch.tensor([self._row_of[g] for g in self._tournaments.holds])
 
@@ -202,16 +223,49 @@ class PathNetMethod(Method):
     # ------------------------------------------------------------------------------------ paths
 
     def _make_population(self) -> None:
-        shape = (self.population, self._paths.n_layers, self.active)
+        shape = (self._size, self._paths.n_layers, self.active)
         rate = self.mutation
         if rate is None:
             rate = 1 / (self.active * self._paths.n_layers)
-        self._pool = Population(shape, self.modules, rate, self.edges, self._generator)
+        kept = -(-GAMES // self.episodes) if self._games else 1
+        self._pool = Population(shape, self.modules, rate, self.edges, self._generator, kept)
         self._tournaments: Serial | Asynchronous
         if self._games:
             self._tournaments = Asynchronous(self._pool, self.episodes, self.tournament)
         else:
             self._tournaments = Serial(self._pool, self.window)
+
+    def _assign(self, n: int) -> None:
+        """Give n environments a genotype each; how many there are is told here first."""
+        if self.population is None and self._size != n:
+            self._size = n
+            self._require_rivals("method.population is null, and agent.n_envs")
+            self._make_population()
+        assert isinstance(self._tournaments, Asynchronous)
+        self._tournaments.assign(n)
+
+    def _require_rivals(self, name: str) -> None:
+        if self._size <= self.tournament:
+            raise ClrlError(
+                f"{name} is {self._size}: expected more than method.tournament, "
+                f"{self.tournament}, as a genotype meets so many others; or a method.population "
+                "of 1, a path that stays",
+                2,
+            )
+
+    def _best(self, data: Iterator[Batch]) -> int:
+        """Return the genotype whose path is the task's; pictures: of a few, scored side by side."""
+        few = self._pool.ranked()[:SCORED]
+        if self._games or len(few) < 2:
+            return self._tournaments.best()
+        right = [0] * len(few)
+        with torch.no_grad():
+            for batch in islice(data, self.window):
+                for k, genotype in enumerate(few):
+                    route = torch.full_like(batch.route, self._row_of[genotype])
+                    answer = self._paths(batch.x, route).logits.argmax(-1)
+                    right[k] += int((answer == batch.target).sum())
+        return few[right.index(max(right))]
 
     def _active(self, genotypes: Tensor) -> Tensor:
         """Return (..., L, M) bool: what paths of the task being learned use."""
@@ -226,23 +280,27 @@ class PathNetMethod(Method):
     def _show_population(self) -> None:
         self._paths.set_population(self._active(self._pool.genotypes))
         n_tasks = len(self._paths.paths)
-        self._row_of = list(range(n_tasks, n_tasks + self.population))
+        self._row_of = list(range(n_tasks, n_tasks + self._size))
         self._changed = False
 
     def _show_best(self) -> None:
         if self._evolves:
-            best = self._pool.genotypes[self._tournaments.best()]
-            self._paths.set_path(self._paths.spec.tasks[self._begun[-1]], self._active(best))
+            self._show_path(self._pool.genotypes[self._tournaments.best()])
 
-    def _warn_if_full(self, task: Task) -> None:
-        full = [i for i, n in enumerate(self._paths.free, 1) if n == 0]
-        if full:
+    def _show_path(self, genotype: Tensor) -> None:
+        self._paths.set_path(self._paths.spec.tasks[self._begun[-1]], self._active(genotype))
+
+    def _warn_if_short(self, task: Task) -> None:
+        free = enumerate(self._paths.free, 1)
+        short = [f"{n} in layer {i}" for i, n in free if n < self.active]
+        if short:
             log.warning(
-                "no free module is left in layer %s of %d: %s can only reuse frozen ones there; "
-                "set a higher method.modules for as many tasks",
-                ", ".join(map(str, full)),
-                self._paths.n_layers,
+                "fewer modules are free than method.active, %d, for %s: %s, of %d layers; there "
+                "its paths share frozen ones: set a higher method.modules for as many tasks",
+                self.active,
                 task.name,
+                ", ".join(short),
+                self._paths.n_layers,
             )
 
     # ---------------------------------------------------------------------------------- records
@@ -270,9 +328,10 @@ class PathNetMethod(Method):
     # ------------------------------------------------------------------------------------ state
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the evolution's state; for each visit its winner and what was frozen after it.
+        """Return the evolution's state; for each visit its winner, its path and what was frozen.
 
-        `history` has a row a generation, with the columns that `history_columns` names.
+        `keeps` tells whether frozen modules are in every later path: in `paths` with a winner's own
+        modules. `history` has a row a generation, with the columns that `history_columns` names.
         """
         rows = torch.tensor(self._history, dtype=torch.float64)
         return {
@@ -281,7 +340,9 @@ class PathNetMethod(Method):
             "generator": self._generator.get_state(),
             "population": self._pool.state_dict(),
             "tournaments": self._tournaments.state_dict(),
+            "keeps": self._keeps,
             "winners": dict(self._winners),
+            "paths": dict(self._taken),
             "frozen_after": dict(self._frozen_after),
             "history": rows.reshape(-1, len(self._COLUMNS)),
             "history_columns": list(self._COLUMNS),
@@ -289,10 +350,13 @@ class PathNetMethod(Method):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._evolves, self._seen = state["evolves"], state["seen"]
+        if self.population is None and self._games:
+            self._size = len(state["population"]["genotypes"])
+            self._make_population()
         self._generator.set_state(state["generator"])
         self._pool.load_state_dict(state["population"])
         self._tournaments.load_state_dict(state["tournaments"])
-        self._winners = dict(state["winners"])
+        self._winners, self._taken = dict(state["winners"]), dict(state["paths"])
         self._frozen_after = dict(state["frozen_after"])
         self._history = [tuple(row) for row in state["history"].tolist()]
         if self._begun:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -16,7 +16,13 @@ __all__ = ["Asynchronous", "Outcome", "Population", "Serial"]
 
 
 class Population:
-    """Genotypes (P, L, N) with what they were worth when last evaluated: NaN, not known yet."""
+    """Genotypes (P, L, N), and what each was worth in its evaluations since it was made.
+
+    Attributes:
+        genotypes: (P, L, N) long.
+        worths: (P, K) the last K evaluations, the newest first; NaN: there was none.
+        when: (P,) long, the number of the last one, counted over the population.
+    """
 
     def __init__(
         self,
@@ -25,29 +31,50 @@ class Population:
         rate: float,
         edges: Edges,
         generator: torch.Generator,
+        n_kept: int = 1,
     ) -> None:
         self.n_modules, self.rate, self.edges = n_modules, rate, edges
         self.generator = generator
         self.genotypes = random_genotypes(*shape, n_modules, generator)
-        self.fitness = torch.full(shape[:1], math.nan, dtype=torch.float64)
+        self.worths = torch.full((shape[0], n_kept), math.nan, dtype=torch.float64)
+        self.when = torch.zeros(shape[0], dtype=torch.long)
+
+    @property
+    def fitness(self) -> Tensor:
+        """(P,) what each was worth when last evaluated; NaN: pending, not known yet."""
+        return self.worths[:, 0]
+
+    def evaluated(self, own: int, worth: float) -> None:
+        """Take in what an evaluation found."""
+        self.worths[own] = self.worths[own].roll(1)
+        self.worths[own, 0] = worth
+        self.when[own] = self.when.max() + 1
 
     def overwrite(self, loser: int, winner: int) -> None:
         """Put a mutated copy of the winner in the loser's place; its fitness is not known."""
         self.genotypes[loser] = mutated(
             self.genotypes[winner], self.n_modules, self.rate, self.edges, self.generator
         )
-        self.fitness[loser] = math.nan
+        self.worths[loser] = math.nan
 
-    def best(self, among: Sequence[int] | None = None) -> int | None:
-        """Return the fittest, of all or of some, the first of equals; None: none is known."""
-        worth = self.fitness if among is None else self.fitness[list(among)]
-        if bool(worth.isnan().all()):
-            return None
-        place = int(worth.nan_to_num(nan=-math.inf).argmax())
-        return place if among is None else among[place]
+    def fittest_of(self, rivals: Iterable[int]) -> int | None:
+        """Return the fittest of some, of equals the last evaluated; None: none is known."""
+        return next(iter(self._ranked(self.fitness, rivals)), None)
+
+    def ranked(self) -> list[int]:
+        """Return those that were evaluated, the best first, of equals the last evaluated.
+
+        By the mean of the evaluations that are kept.
+        """
+        return self._ranked(self.worths.nanmean(1), range(len(self.when)))
+
+    def _ranked(self, worth: Tensor, some: Iterable[int]) -> list[int]:
+        keys = list(zip(worth.tolist(), self.when.tolist(), strict=True))
+        known = [g for g in some if not math.isnan(keys[g][0])]
+        return sorted(known, key=keys.__getitem__, reverse=True)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"genotypes": self.genotypes.clone(), "fitness": self.fitness.clone()}
+        return {name: getattr(self, name).clone() for name in ("genotypes", "worths", "when")}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if state["genotypes"].shape != self.genotypes.shape:
@@ -55,8 +82,8 @@ class Population:
                 f"a population of shape {tuple(state['genotypes'].shape)}, "
                 f"not {tuple(self.genotypes.shape)}"
             )
-        self.genotypes.copy_(state["genotypes"])
-        self.fitness.copy_(state["fitness"])
+        for name in ("genotypes", "worths", "when"):
+            getattr(self, name).copy_(state[name])
 
 
 class Outcome(NamedTuple):
@@ -70,8 +97,9 @@ class Outcome(NamedTuple):
 class Serial:
     """Binary tournaments, one after another: two genotypes at random are trained in turn.
 
-    Each has a window of batches; its fitness is the mean accuracy in it. Of equals the one that
-    came first wins: the other was given modules that had learned a little more.
+    Each has a window of batches; its fitness is the mean accuracy in it, so that none is pending
+    when they are compared. Of equals the one that came first wins: the other was given modules that
+    had learned a little more. A population of one has two windows and stays.
     """
 
     def __init__(self, population: Population, window: int) -> None:
@@ -79,9 +107,10 @@ class Serial:
         self._begin()
 
     def _begin(self) -> None:
-        order = torch.randperm(len(self.population.fitness), generator=self.population.generator)
-        self._pair = [int(g) for g in order[:2]]
-        self._turn = 0
+        size = len(self.population.genotypes)
+        order = torch.randperm(size, generator=self.population.generator)
+        self._pair = [int(order[0]), int(order[1 % size])]
+        self._worths: list[float] = []
         self._clear()
 
     def _clear(self) -> None:
@@ -91,7 +120,7 @@ class Serial:
     @property
     def current(self) -> int:
         """The genotype being trained."""
-        return self._pair[self._turn]
+        return self._pair[len(self._worths)]
 
     def saw(self, accuracy: Tensor) -> Outcome | None:
         """Take in a batch's accuracy, a scalar of float64; tell if it ended a tournament."""
@@ -99,44 +128,49 @@ class Serial:
         self._batches += 1
         if self._batches < self.window:
             return None
-        population = self.population
-        population.fitness[self.current] = float(self._total) / self.window
+        worth = float(self._total) / self.window
+        self.population.evaluated(self.current, worth)
+        self._worths.append(worth)
         self._clear()
-        self._turn += 1
-        if self._turn < 2:
+        if len(self._worths) < 2:
             return None
-        worth = [float(population.fitness[g]) for g in self._pair]
-        first_wins = worth[0] >= worth[1]
-        winner, loser = self._pair if first_wins else self._pair[::-1]
-        population.overwrite(loser, winner)
+        first, second = self._worths
+        winner, loser = self._pair if first >= second else self._pair[::-1]
+        outcome = Outcome(max(first, second), (first + second) / 2, None)
+        if winner != loser:
+            self.population.overwrite(loser, winner)
+            outcome = outcome._replace(loser=loser)
         self._begin()
-        return Outcome(max(worth), sum(worth) / 2, loser)
+        return outcome
 
     def best(self) -> int:
         """Return the fittest genotype; before any was evaluated the one being trained."""
-        best = self.population.best()
-        return self.current if best is None else best
+        ranked = self.population.ranked()
+        return ranked[0] if ranked else self.current
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "pair": list(self._pair),
-            "turn": self._turn,
+            "worths": list(self._worths),
             "batches": self._batches,
             "total": float(self._total),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._pair, self._turn = list(state["pair"]), state["turn"]
+        self._pair, self._worths = list(state["pair"]), list(state["worths"])
         self._batches, self._total = state["batches"], state["total"]
 
 
 class Asynchronous:
     """Workers that evaluate a genotype each, for some games; then it meets others.
 
-    Its fitness is the mean return of those games. If the best of some others, drawn from those
-    whose fitness is known, is worth at least as much, it is overwritten by a mutated copy of that
+    Its fitness is the mean return of those games. Some others are drawn of all: if the best of them
+    whose fitness is known is worth at least as much, it is overwritten by a mutated copy of that
     one. Its worker goes on with the genotype that has waited longest (with as many workers as
-    genotypes: the same, or what has overwritten it).
+    genotypes: the same, or what has overwritten it; one genotype alone is played by all).
+
+    Games that end at the same step are all taken in before any of their genotypes meets others.
+    One whose games end earlier in a round meets rivals as they were worth in the round before.
     """
 
     def __init__(self, population: Population, episodes: int, n_rivals: int) -> None:
@@ -145,25 +179,37 @@ class Asynchronous:
 
     def assign(self, n: int) -> None:
         """Give n workers a genotype each, in order; what they had begun is forgotten."""
-        everyone = range(len(self.population.fitness))
-        self.holds = list(everyone[:n])
-        self._waiting = deque(everyone[n:])
+        size = len(self.population.genotypes)
+        self.holds = [worker % size for worker in range(n)]
+        self._waiting = deque(range(n, size))
         self._total, self._games = [0.0] * n, [0] * n
 
-    def finished(self, worker: int, return_: float) -> Outcome | None:
-        """Take in a game played wholly under the worker's genotype; tell if it was its last."""
+    def finished(self, games: Sequence[tuple[int, float]]) -> list[Outcome]:
+        """Take in games that ended together; return what came of evaluations that are through.
+
+        Args:
+            games: (worker, return), each played wholly under the genotype that the worker holds.
+        """
+        through = [own for worker, return_ in games for own in self._evaluated(worker, return_)]
+        return [self._met(*each) for each in through]
+
+    def _evaluated(self, worker: int, return_: float) -> list[tuple[int, float]]:
+        """Return the worker's genotype with its fitness, if that was its last game; else none."""
         self._total[worker] += return_
         self._games[worker] += 1
         if self._games[worker] < self.episodes:
-            return None
-        own, population = self.holds[worker], self.population
-        fitness = self._total[worker] / self.episodes
+            return []
+        own, fitness = self.holds[worker], self._total[worker] / self.episodes
         self._total[worker], self._games[worker] = 0.0, 0
-        population.fitness[own] = fitness
+        self.population.evaluated(own, fitness)
         self._waiting.append(own)
         self.holds[worker] = self._waiting.popleft()
+        return [(own, fitness)]
+
+    def _met(self, own: int, fitness: float) -> Outcome:
+        population = self.population
         rivals = drawn_rivals(population.fitness, own, self.n_rivals, population.generator)
-        best = population.best(rivals) if rivals else None
+        best = population.fittest_of(rivals)
         if best is None or population.fitness[best] < fitness:
             return Outcome(fitness, fitness, None)
         outcome = Outcome(float(population.fitness[best]), fitness, own)
@@ -172,9 +218,9 @@ class Asynchronous:
 
     def best(self) -> int:
         """Return the fittest genotype; before any was evaluated the one that began best."""
-        best = self.population.best()
-        if best is not None:
-            return best
+        ranked = self.population.ranked()
+        if ranked:
+            return ranked[0]
         begun = [w for w, n in enumerate(self._games) if n]
         if not begun:
             return self.holds[0] if self.holds else 0

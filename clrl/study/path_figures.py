@@ -14,19 +14,20 @@ from clrl.study.figures import (
     overlap_matrix_figure,
     side_by_side,
 )
-from clrl.study.paths import Paths
+from clrl.study.paths import WHOLE, Paths
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["evolution_figure", "frozen_figure", "module_overlap_figure", "paths_figure"]
 
-KINDS = (  # of modules in one visit: name, colour, marker, its size, its sign
+KINDS = (  # as `Paths.kinds` numbers them: name, colour, marker, its size, its sign
     ("free", "#999999", ".", 10, "\u00b7"),
-    ("frozen, unused", "#999999", "s", 60, "\u25a0"),
-    ("reused", COLORS[1], "D", 55, "\u25c6"),
     ("new", COLORS[0], "s", 60, "\u25a0"),
+    ("reused", COLORS[1], "D", 55, "\u25c6"),
+    ("frozen, unused", "#999999", "s", 60, "\u25a0"),
 )
+ALWAYS_ON = "frozen, always on"  # the name of `reused` where there is no choice
 
 
 def paths_figure(paths: Paths) -> Figure:
@@ -34,12 +35,10 @@ def paths_figure(paths: Paths) -> Figure:
     n_layers, n_modules = paths.active.shape[1:]
     size = {"width": 0.9 + 0.24 * n_modules, "height": 1.2 + 0.34 * n_layers}
     figure, panels = side_by_side(len(paths.visits), **size, share=True)
-    for axes, name, active, frozen in zip(
-        panels, paths.visits, paths.active, paths.frozen, strict=True
-    ):
-        kind = np.where(active, np.where(frozen, 2, 3), frozen.astype(int))
-        for k, (label, color, marker, area, _) in enumerate(KINDS):
-            layer, module = np.nonzero(kind == k)
+    names = [ALWAYS_ON if k == 2 and paths.always_on else kind[0] for k, kind in enumerate(KINDS)]
+    for axes, name, kinds in zip(panels, paths.visits, paths.kinds(), strict=True):
+        for k, (label, (_, color, marker, area, _)) in enumerate(zip(names, KINDS, strict=True)):
+            layer, module = np.nonzero(kinds == k)
             axes.scatter(
                 module + 1, layer + 1, s=area, c=color, marker=marker, label=label, linewidths=0
             )
@@ -48,7 +47,7 @@ def paths_figure(paths: Paths) -> Figure:
         axes.set_yticks(range(1, n_layers + 1))
         axes.set_ylim(0.4, n_layers + 0.6)
     panels[0].set_ylabel("layer")
-    for k, (label, color, _, _, sign) in enumerate(KINDS):
+    for k, (label, (_, color, _, _, sign)) in enumerate(zip(names, KINDS, strict=True)):
         panels[-1].annotate(
             f"{sign} {label}",
             (1.03, 0.95 - 0.14 * k),
@@ -61,9 +60,13 @@ def paths_figure(paths: Paths) -> Figure:
 
 
 def module_overlap_figure(paths: Paths) -> Figure:
-    """Draw which share of their modules visits' paths have in common, a panel a layer."""
+    """Draw which share of modules visits' genotypes have in common, a panel a layer; and by chance.
+
+    The last panel has what all layers would share if modules were chosen at random.
+    """
     names = [f"{k} {name}" for k, name in enumerate(paths.visits, 1)]
-    figure = overlap_matrix_figure(paths.overlap(), names)
+    by_chance = {"by chance": paths.overlap_by_chance()[WHOLE]}
+    figure = overlap_matrix_figure(paths.overlap() | by_chance, names)
     figure.axes[-1].set_ylabel("share in common")  # the colour bar's
     return figure
 

@@ -6,6 +6,7 @@ frozen after it, and a row for every generation. `clrl.study.path_figures` draws
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from clrl.types import ClrlError
 __all__ = ["Evolution", "Paths", "load_paths"]
 
 WHOLE = "all layers"
+
+Matrices = dict[str, list[list[float | None]]]  # by layer, and for all of them: visit by visit
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,14 +61,19 @@ class Paths:
 
     Attributes:
         visits: their tasks' names.
-        active: (V, L, M) bool, the modules of each visit's best path.
+        active: (V, L, M) bool, the modules that each visit's best genotype names.
+        used: (V, L, M) bool, the modules of its path: these, and where frozen ones are always on,
+            all that were frozen before.
         frozen: (V, L, M) bool, all that was frozen before each visit.
+        always_on: whether frozen modules are in every later path, named or not.
         evolution: of each visit.
     """
 
     visits: tuple[str, ...]
     active: NDArray[np.bool_]
+    used: NDArray[np.bool_]
     frozen: NDArray[np.bool_]
+    always_on: bool
     evolution: tuple[Evolution, ...]
 
     @property
@@ -73,18 +81,45 @@ class Paths:
         """Names of the layers, from input to output."""
         return [f"layer {i}" for i in range(1, self.active.shape[1] + 1)]
 
-    def overlap(self) -> dict[str, list[list[float | None]]]:
-        """Return by layer, and for `all layers`, how much of their modules two paths share.
+    def overlap(self) -> Matrices:
+        """Return by layer, and for `all layers`, how much of their modules two genotypes share.
 
         Modules in both over modules in either: 1 where they are the same, 0 without one in common.
+        To be read beside `overlap_by_chance`: where frozen modules are always on, naming one
+        changes nothing, and nothing selects for it.
         """
         flat = self.active.reshape(len(self.visits), -1)
         named = {WHOLE: flat} | {n: self.active[:, i] for i, n in enumerate(self.layers)}
         return {name: _intersection_over_union(active) for name, active in named.items()}
 
+    def overlap_by_chance(self) -> Matrices:
+        """Return what `overlap` would be on average if each chose as many modules at random.
+
+        Of sets of a and b of M modules, k are in both with the hypergeometric chance
+        C(a, k) C(M - a, b - k) / C(M, b); layers are independent. None for a visit and itself.
+        """
+        sizes, n_modules = self.active.sum(2), self.active.shape[2]
+        visits = range(len(sizes))
+        each = {WHOLE: slice(None)} | {n: slice(i, i + 1) for i, n in enumerate(self.layers)}
+        return {
+            name: [
+                [
+                    None if i == j else _expected(sizes[i, part], sizes[j, part], n_modules)
+                    for j in visits
+                ]
+                for i in visits
+            ]
+            for name, part in each.items()
+        }
+
+    def kinds(self) -> NDArray[np.int64]:
+        """Return (V, L, M): 0 free, 1 new in the path, 2 frozen and in it, 3 frozen and not."""
+        own, old = self.used, self.frozen
+        return np.select([own & old, old, own], [2, 3, 1], 0)
+
     def reused(self) -> dict[str, dict[str, float | None]]:
         """Return by visit and layer which share of its path's modules was frozen before it."""
-        return self._by_layer(self.active & self.frozen, self.active)
+        return self._by_layer(self.used & self.frozen, self.used)
 
     def frozen_share(self) -> dict[str, dict[str, float | None]]:
         """Return by visit and layer which share of all modules is frozen after it."""
@@ -116,22 +151,32 @@ def load_paths(run: Path) -> Paths:
     if "winners" not in method or not method["winners"]:
         what = "has no path yet" if "winners" in method else "has learned no paths"
         raise ClrlError(f"{run} {what}: expected a run of the method pathnet, a visit finished", 2)
+    if "paths" not in method:
+        raise ClrlError(f"{run} is of an older version, which kept no paths: run it again", 2)
     rows, _ = read_records(folder.evaluations)
     names = {row["visit"]: row["task_trained"] for row in rows if row["phase"] == "end"}
     frozen_after = {k: np.asarray(x, dtype=bool) for k, x in method["frozen_after"].items()}
     history, columns = np.asarray(method["history"]), method["history_columns"]
-    visits, active, frozen, evolution = [], [], [], []
+    visits, active, used, frozen, evolution = [], [], [], [], []
     for k, winner in sorted(method["winners"].items()):
         size = frozen_after[k].shape
         visits.append(names.get(k, f"visit {k}"))
         path = np.zeros(size, dtype=bool)
         np.put_along_axis(path, np.asarray(winner), True, axis=1)
         active.append(path)
+        used.append(np.asarray(method["paths"][k], dtype=bool))
         frozen.append(frozen_after.get(k - 1, np.zeros(size, dtype=bool)))
         own = history[history[:, columns.index("visit")] == k]
-        parts = {name: own[:, i] for i, name in enumerate(columns) if name != "visit"}
-        evolution.append(Evolution(**parts))
-    return Paths(tuple(visits), np.stack(active), np.stack(frozen), tuple(evolution))
+        figures = {name: own[:, i] for i, name in enumerate(columns) if name != "visit"}
+        evolution.append(Evolution(**figures))
+    return Paths(
+        tuple(visits),
+        np.stack(active),
+        np.stack(used),
+        np.stack(frozen),
+        bool(method["keeps"]),
+        tuple(evolution),
+    )
 
 
 def _intersection_over_union(active: NDArray[np.bool_]) -> list[list[float | None]]:
@@ -140,3 +185,13 @@ def _intersection_over_union(active: NDArray[np.bool_]) -> list[list[float | Non
     size = sets.sum(1)
     share = common / (size[:, None] + size[None, :] - common)
     return [[float(x) for x in row] for row in share]
+
+
+def _expected(own: NDArray[np.int64], other: NDArray[np.int64], n_modules: int) -> float:
+    """Return the mean share in common of random sets, given their sizes in each layer."""
+    chance = np.ones(1)  # of k modules in common, in all layers so far
+    for a, b in zip(own.tolist(), other.tolist(), strict=True):
+        ways = [math.comb(a, k) * math.comb(n_modules - a, b - k) for k in range(min(a, b) + 1)]
+        chance = np.convolve(chance, np.array(ways) / math.comb(n_modules, b))
+    common = np.arange(len(chance))
+    return float((chance * common / (own.sum() + other.sum() - common)).sum())

@@ -15,7 +15,7 @@ from clrl.methods.evolution import (
     mutated,
     random_genotypes,
 )
-from clrl.methods.tournaments import Asynchronous, Population, Serial
+from clrl.methods.tournaments import Asynchronous, Outcome, Population, Serial
 
 DRAWS = 100_000
 MODULES = 10
@@ -106,25 +106,35 @@ def test_diversity_is_the_mean_share_that_two_paths_do_not_have_in_common():
     assert diversity(mixed[:1], 4) == 0.0
 
 
-def test_rivals_are_others_whose_fitness_is_known():
+def test_rivals_are_drawn_of_all_others_and_the_pending_ones_dropped():
     nan = math.nan
     fitness = torch.tensor([1.0, nan, 3.0, nan, 5.0, 6.0])
-    seen = torch.zeros(6, dtype=torch.long)
-    for seed in range(600):
+    seen, sizes = torch.zeros(6, dtype=torch.long), torch.zeros(3, dtype=torch.long)
+    for seed in range(2_000):
         drawn = drawn_rivals(fitness, 4, 2, stream(seed))
-        assert len(set(drawn)) == 2
+        assert len(set(drawn)) == len(drawn)
         seen[drawn] += 1
+        sizes[len(drawn)] += 1
     assert [int(n > 0) for n in seen] == [1, 0, 1, 0, 0, 1]
     assert float(stats.chisquare(seen[seen > 0].numpy()).pvalue) > 1e-3
+    # of 5 others, 3 of them known, two are drawn: as many known as of any urn
+    expected = stats.hypergeom(5, 3, 2).pmf([0, 1, 2]) * 2_000
+    assert float(stats.chisquare(sizes.numpy(), expected).pvalue) > 1e-3
     assert sorted(drawn_rivals(fitness, 4, 9, stream())) == [0, 2, 5]
     assert drawn_rivals(torch.tensor([1.0, nan]), 0, 2, stream()) == []
+    assert drawn_rivals(torch.tensor([1.0]), 0, 2, stream()) == []
 
 
 # ---------------------------------------------------------------------------------- tournaments
 
 
-def population(n: int = 6, rate: float = 0.0, seed: int = 0) -> Population:
-    return Population((n, 3, 2), MODULES, rate, "clamp", stream(seed))
+def population(n: int = 6, rate: float = 0.0, seed: int = 0, kept: int = 1) -> Population:
+    return Population((n, 3, 2), MODULES, rate, "clamp", stream(seed), kept)
+
+
+def finish(workers: Asynchronous, worker: int, return_: float) -> Outcome | None:
+    """Have one game end by itself."""
+    return next(iter(workers.finished([(worker, return_)])), None)
 
 
 def test_the_serial_loser_becomes_a_mutated_copy_of_the_winner():
@@ -168,10 +178,10 @@ def test_a_genotype_is_worth_the_mean_of_its_games():
     pool = population()
     workers = Asynchronous(pool, episodes=3, n_rivals=2)
     workers.assign(2)
-    assert workers.finished(0, 1.0) is None
-    assert workers.finished(1, 100.0) is None
-    assert workers.finished(0, 2.0) is None
-    assert workers.finished(0, 6.0) == (3.0, 3.0, None)  # nobody else is known
+    assert finish(workers, 0, 1.0) is None
+    assert finish(workers, 1, 100.0) is None
+    assert finish(workers, 0, 2.0) is None
+    assert finish(workers, 0, 6.0) == (3.0, 3.0, None)  # nobody else is known
     assert float(pool.fitness[0]) == 3.0
     assert int(pool.fitness.isnan().sum()) == 5
 
@@ -181,12 +191,12 @@ def test_workers_take_the_genotype_that_has_waited_longest():
     workers.assign(2)
     held = [list(workers.holds)]
     for worker in (0, 1, 1, 0):
-        workers.finished(worker, 0.0)
+        finish(workers, worker, 0.0)
         held.append(list(workers.holds))
     assert held == [[0, 1], [2, 1], [2, 3], [2, 0], [1, 0]]
     alone = Asynchronous(population(2), episodes=1, n_rivals=1)
     alone.assign(2)
-    alone.finished(1, 0.0)
+    finish(alone, 1, 0.0)
     assert alone.holds == [0, 1]  # as many workers as genotypes: each keeps its place
 
 
@@ -195,9 +205,9 @@ def test_one_at_least_as_good_overwrites_and_one_worse_does_not():
         pool = population(2, rate=0.0)
         workers = Asynchronous(pool, episodes=1, n_rivals=1)
         workers.assign(2)
-        workers.finished(0, returns[0])
+        finish(workers, 0, returns[0])
         before = pool.genotypes.clone()
-        assert workers.finished(1, returns[1]).loser == loser
+        assert finish(workers, 1, returns[1]).loser == loser
         if loser is None:
             assert torch.equal(pool.genotypes, before)
             assert float(pool.fitness[1]) == 6.0
@@ -220,7 +230,7 @@ def test_a_pending_genotype_never_wins():
         known = {g: float(f) for g, f in enumerate(pool.fitness) if not f.isnan() and g != own}
         before = pool.genotypes.clone()
         return_ = -1_000 + float(torch.rand((), generator=draw))
-        outcome = workers.finished(worker, return_)
+        outcome = finish(workers, worker, return_)
         best = max(known, key=known.get) if known else None  # all others are met
         if best is None or known[best] < return_:
             assert outcome.loser is None
@@ -238,16 +248,87 @@ def test_the_best_of_a_task_is_the_fittest_known_else_the_best_begun():
     assert workers.best() == 0
     workers.assign(3)
     assert workers.best() == 0
-    workers.finished(1, -5.0)
+    finish(workers, 1, -5.0)
     assert workers.best() == 1  # rather one that lost than one that nobody saw
-    workers.finished(2, -3.0)
+    finish(workers, 2, -3.0)
     assert workers.best() == 2
-    workers.finished(1, -5.0)
+    finish(workers, 1, -5.0)
     assert workers.best() == 1  # the only one evaluated
     serial = Serial(pool := population(4), window=1)
     assert serial.best() == serial.current
-    pool.fitness[2] = 0.1
+    pool.evaluated(2, 0.1)
     assert serial.best() == 2
+
+
+def test_the_best_is_told_by_the_mean_of_the_last_evaluations_of_equals_by_the_latest():
+    pool = population(5, kept=3)
+    for own, worth in ((0, 100.0), (0, 2.0), (0, 4.0), (0, 6.0), (1, 9.0), (2, 5.0), (1, 0.0)):
+        pool.evaluated(own, worth)
+    assert pool.fitness[:3].tolist() == [6.0, 0.0, 5.0]  # the last one
+    assert pool.ranked() == [2, 1, 0]  # 5; 4.5; (2 + 4 + 6) / 3 = 4
+    pool.overwrite(0, 2)
+    assert pool.ranked() == [2, 1]  # nothing is known of it any more
+    pool.evaluated(0, 4.25)
+    assert pool.ranked() == [2, 1, 0]
+    pool.evaluated(0, 4.75)  # 4.5, as the second, and later
+    assert pool.ranked() == [2, 0, 1]
+    pool.evaluated(1, 4.5)  # (9 + 0 + 4.5) / 3: the same, and later still
+    assert pool.ranked() == [2, 1, 0]
+
+
+def test_of_rivals_worth_the_same_the_last_evaluated_is_copied():
+    pool = population(4)
+    for own in (2, 1, 3):
+        pool.evaluated(own, 7.0)
+    workers = Asynchronous(pool, episodes=1, n_rivals=3)
+    workers.assign(1)
+    assert finish(workers, 0, 6.0) == (7.0, 6.0, 0)
+    assert torch.equal(pool.genotypes[0], pool.genotypes[3])
+
+
+def test_one_known_rival_of_fifteen_overwrites_as_often_as_it_is_drawn():
+    overwritten = 0
+    for seed in range(3_000):
+        pool = population(16, seed=seed)
+        workers = Asynchronous(pool, episodes=1, n_rivals=3)
+        workers.assign(16)
+        pool.evaluated(5, 10.0)
+        overwritten += finish(workers, 0, 1.0).loser is not None
+    assert float(stats.binomtest(overwritten, 3_000, 3 / 15).pvalue) > 1e-3
+
+
+def test_games_that_end_together_are_all_known_before_any_genotype_meets_others():
+    for order in ([0, 1], [1, 0]):
+        pool = population(2)
+        pool.evaluated(0, 50.0)  # of the round before
+        pool.evaluated(1, 0.0)
+        workers = Asynchronous(pool, episodes=1, n_rivals=1)
+        workers.assign(2)
+        returns = {0: 3.0, 1: 4.0}
+        found = workers.finished([(w, returns[w]) for w in order])
+        assert [x.loser for x in found if x.loser is not None] == [0]
+        assert torch.equal(pool.genotypes[0], pool.genotypes[1])
+        assert float(pool.fitness[1]) == 4.0
+
+
+@pytest.mark.parametrize("kind", ["serial", "asynchronous"])
+def test_a_population_of_one_stays_as_it_is(kind):
+    pool = population(1, rate=1.0)
+    before = pool.genotypes.clone()
+    if kind == "serial":
+        serial = Serial(pool, window=2)
+        scores = [0.25, 0.75, 1.0, 0.5]  # windows of 0.5 and 0.75
+        found = [serial.saw(torch.tensor(x, dtype=torch.float64)) for x in scores]
+        assert found == [None, None, None, (0.75, 0.625, None)]
+    else:
+        workers = Asynchronous(pool, episodes=2, n_rivals=3)
+        workers.assign(3)
+        assert workers.holds == [0, 0, 0]
+        assert workers.finished([(0, 1.0), (1, 5.0), (2, 7.0)]) == []
+        assert workers.finished([(0, 2.0), (2, 1.0)]) == [(1.5, 1.5, None), (4.0, 4.0, None)]
+        assert workers.holds == [0, 0, 0]
+        assert workers.best() == 0
+    assert torch.equal(pool.genotypes, before)
 
 
 @pytest.mark.parametrize("kind", ["serial", "asynchronous"])
@@ -261,19 +342,20 @@ def test_in_the_middle_of_a_tournament_the_state_restores(kind):
         return pool, workers
 
     def go_on(workers, turns: range) -> list[object]:
-        draw = [float(torch.rand((), generator=stream(t))) for t in turns]
+        draw = [round(4 * float(torch.rand((), generator=stream(t)))) / 4 for t in turns]
         if kind == "serial":
             return [workers.saw(torch.tensor(x, dtype=torch.float64)) for x in draw]
-        return [workers.finished(t % 4, x) for t, x in zip(turns, draw, strict=True)]
+        return [finish(workers, t % 4, x) for t, x in zip(turns, draw, strict=True)]
 
     (pool, ours), (other, theirs) = made(0), made(1)
-    go_on(ours, range(31))
+    go_on(ours, range(34))  # in the second window of a pair
     other.load_state_dict(pool.state_dict())
     theirs.load_state_dict(ours.state_dict())
     other.generator.set_state(pool.generator.get_state())
     state = ours.state_dict()
     assert state["batches" if kind == "serial" else "games"] not in (0, [0] * 4)
-    assert go_on(ours, range(31, 90)) == go_on(theirs, range(31, 90))
+    assert torch.equal(pool.when, other.when)
+    assert go_on(ours, range(34, 90)) == go_on(theirs, range(34, 90))
     assert torch.equal(pool.genotypes, other.genotypes)
     assert torch.equal(pool.fitness.nan_to_num(), other.fitness.nan_to_num())
 

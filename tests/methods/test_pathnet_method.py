@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import logging
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -16,9 +17,10 @@ from clrl.agents.learner import Learner, RunSettings
 from clrl.agents.ppo import PPO
 from clrl.agents.statistics import policy_terms
 from clrl.agents.supervised import Supervised
-from clrl.envs.toy import toy_sequence
+from clrl.envs.toy import ToyTask, ToyVectorEnv, toy_sequence
 from clrl.methods.evolution import active_modules
 from clrl.methods.pathnet import PathNetMethod
+from clrl.nets.bodies import body
 from clrl.run import checkpoint
 from clrl.run.config import load_config
 from clrl.run.records import read_records
@@ -74,7 +76,7 @@ def all_equal(ours: list[Tensor], theirs: list[Tensor]) -> bool:
 
 def module_weights(learner: Learner) -> dict[tuple[int, int], Tensor]:
     return {
-        (i, m): module.weight.detach().clone()
+        (i, m): torch.cat([module.weight.detach().flatten(), module.bias.detach()])
         for i, layer in enumerate(learner.net.layers)
         for m, module in enumerate(layer)
     }
@@ -136,7 +138,10 @@ def test_what_is_frozen_is_the_union_of_the_winners_over_three_tasks(agent):
         )
         union |= active_modules(winner, 20)
         assert torch.equal(learner.net.frozen, union)
-        assert torch.equal(learner.method.state_dict()["frozen_after"][task + 1], union)
+        state = learner.method.state_dict()
+        assert torch.equal(state["frozen_after"][task + 1], union)
+        assert torch.equal(state["paths"][task + 1], learner.net.paths[task])
+        assert state["keeps"] is (agent == "ppo, adam")
     assert int(union.sum()) > 8  # two tasks' paths have at most 8 modules: the third's are in it
     assert learner.net.free == (20 - union.sum(1)).tolist()
 
@@ -154,7 +159,7 @@ def test_all_that_is_not_frozen_is_drawn_afresh_for_the_next_task():
     assert not learner.optimizer.state
     again = learner.method.state_dict()["population"]
     assert not torch.equal(population["genotypes"], again["genotypes"])
-    assert bool(again["fitness"].isnan().all())
+    assert bool(again["worths"].isnan().all())
 
 
 @pytest.mark.parametrize(("agent", "kept"), [("ppo, adam", True), ("supervised, adam", False)])
@@ -170,22 +175,61 @@ def test_frozen_modules_are_in_all_later_paths_of_games_and_not_of_pictures(agen
             assert int(rows.sum(-1).max()) <= 2
 
 
-def test_a_task_without_free_modules_warns_before_it_starts(caplog):
-    learner = learner_with(modules=2, active=2, keep_frozen_active=False)
-    for task in range(2):
-        with caplog.at_level(logging.WARNING):
-            learner.begin_task(SEQUENCE.tasks[task])
-        full = [i for i, n in enumerate(learner.net.free, 1) if n == 0]
-        if task == 0:
-            assert not caplog.records
-            learner.net.freeze(torch.tensor([[1, 1], [1, 0]]).bool())  # the first layer, say
-            learner.end_task()
-    assert full
-    message = caplog.records[0].getMessage()
-    assert message.startswith("no free module is left in layer 1")
-    assert "toy-b can only reuse frozen ones there" in message
+def test_layers_with_fewer_free_modules_than_a_path_has_are_warned_of_before_the_task(caplog):
+    learner = learner_with(modules=4, active=2, keep_frozen_active=False)
+    taken = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]]).bool()
+    with caplog.at_level(logging.WARNING):
+        learner.begin_task(SEQUENCE.tasks[0])
+        learner.end_task()
+        learner.net.frozen.copy_(taken & False)
+        learner.net.freeze(torch.tensor([[1, 1, 0, 0], [0, 1, 0, 0]]).bool())
+        learner.begin_task(SEQUENCE.tasks[1])  # as many are free as a path has
+        learner.end_task()
+        assert not caplog.records
+        learner.net.frozen.copy_(taken)
+        learner.begin_task(SEQUENCE.tasks[2])
+    (record,) = caplog.records
+    message = "fewer modules are free than method.active, 2, for toy-c: 0 in layer 1, 1 in layer 2"
+    assert record.getMessage().startswith(message)
     learner.update()  # it goes on with what there is
     assert learner.method.records()["free_modules_1"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("agent", "settings", "expected"),
+    [
+        ("ppo, adam", {}, "mean"),
+        ("ppo, adam", {"keep_frozen_active": False}, "sum"),
+        ("ppo, adam", {"aggregate": "sum", "aggregate_last": "sum"}, "sum"),
+        ("supervised, adam", {}, "sum"),
+        ("supervised, adam", {"keep_frozen_active": True}, "mean"),
+    ],
+)
+def test_modules_are_averaged_where_frozen_ones_stay_active(agent, settings, expected):
+    made = learner_with(agent, **settings).net.settings
+    assert (made.aggregate, made.aggregate_last) == (expected, expected)
+
+
+def test_of_games_answers_stay_as_large_when_frozen_modules_add_up():
+    def last_layers(**settings: Any) -> list[float]:
+        torch.manual_seed(0)
+        tasks = toy_sequence(4).tasks
+        method = PathNetMethod(population=4, **settings)
+        net = method.build(NetSpec((4, 84, 84), body("pathnet_atari"), tasks))
+        x = torch.randint(0, 256, (8, 4, 84, 84), dtype=torch.uint8)
+        sizes = []
+        for task in tasks:
+            method.begin_task(task)
+            method.end_task(task, iter(()))
+            with torch.no_grad():
+                h = net.features(x, torch.full((8,), task.id))["layers.3"]
+            sizes.append(float(h.square().mean().sqrt()))
+        return sizes
+
+    sizes = last_layers()
+    assert max(sizes[:3]) < 3 * min(sizes[:3]) and max(sizes) < 3 * min(sizes)
+    sums = last_layers(aggregate="sum", aggregate_last="sum")  # the paper's
+    assert sums[3] > 10 * sums[0]
 
 
 def test_another_visit_trains_the_head_alone():
@@ -292,8 +336,10 @@ def test_evaluations_and_the_final_policy_play_the_best_path():
     for _ in range(6):
         learner.update()
         pool = learner.method.state_dict()["population"]
-        known = pool["fitness"].nan_to_num(nan=-torch.inf)
-        best = active_modules(pool["genotypes"][known.argmax()], 6)
+        mean = [[x for x in row if x == x] for row in pool["worths"].tolist()]  # known ones
+        keys = [(sum(xs) / len(xs), pool["when"][g]) for g, xs in enumerate(mean) if xs]
+        known = [g for g, xs in enumerate(mean) if xs]
+        best = active_modules(pool["genotypes"][known[keys.index(max(keys))]], 6)
         assert torch.equal(learner.net.paths[0], best)
     assert learner.method.route(SEQUENCE.tasks[0], 3, training=False).tolist() == [0, 0, 0]
     data = learner._fresh_data()
@@ -301,7 +347,95 @@ def test_evaluations_and_the_final_policy_play_the_best_path():
         assert set(next(data).route.tolist()) == {0}
 
 
+class Generous(ToyVectorEnv):
+    """Pays 5 where the toy game pays 1, and writes down what its games brought."""
+
+    brought: ClassVar[list[float]] = []
+
+    def recv(self):
+        result = super().recv()
+        episodes = [e._replace(return_=5 * e.return_) for e in result.episodes]
+        self.brought.extend(e.return_ for e in episodes)
+        return result._replace(reward=5 * result.reward, episodes=episodes)
+
+
+class GenerousTask(ToyTask):
+    def open(self, n_envs, seed, *, training, threads=0):
+        return Generous(n_envs, self.n_outputs, self.answers, seed)
+
+
+def test_fitness_is_the_raw_return_where_rewards_are_clipped():
+    Generous.brought.clear()
+    tasks = (GenerousTask(0, "generous", 3),)
+    learner = LEARNERS["ppo, adam"]()
+    settings = RunSettings(0, 640, 1, torch.device("cpu"), clip_rewards=True)
+    learner.setup(PathNetMethod(**SMALL), NetSpec((2, 12, 12), BODY, tasks), settings)
+    learner.begin_task(tasks[0])
+    for _ in range(6):
+        learner.update()
+    state = learner.method.state_dict()
+    found = state["history"][:, state["history_columns"].index("measured")].tolist()
+    assert max(Generous.brought) > 24  # steps of a game: more than a clipped one can bring
+    assert len(found) > 10
+    assert found == Generous.brought
+    worths = state["population"]["worths"]
+    assert set(worths[~worths.isnan()].tolist()) <= set(Generous.brought)
+
+
+def test_a_population_is_as_many_as_environments_or_of_one_path_that_stays():
+    learner = learner_with(population=None)
+    learn(learner, 0, updates=1)
+    assert len(learner.method.state_dict()["population"]["genotypes"]) == 4
+    learner.begin_task(SEQUENCE.tasks[1])
+    assert len(learner.net.rows) == 3 + 4
+    pictures = learner_with("supervised, adam", population=None)
+    assert len(pictures.method.state_dict()["population"]["genotypes"]) == 64
+
+    learner = learner_with(population=1, mutation=1.0)
+    learner.begin_task(SEQUENCE.tasks[0])
+    path, before = learner.net.rows[3].clone(), module_weights(learner)
+    for _ in range(3):
+        learner.update()
+        assert torch.equal(learner.net.rows, torch.stack([path, *learner.net.rows[1:3], path]))
+    assert learner.method.records()["generations"] > 3
+    learner.end_task()
+    assert torch.equal(learner.net.frozen, path)
+    moved = [
+        place for place, w in module_weights(learner).items() if not torch.equal(w, before[place])
+    ]
+    assert set(moved) == {(int(i), int(m)) for i, m in path.nonzero()}
+
+
 # ------------------------------------------------------------------------------------- pictures
+
+
+def test_of_the_fittest_few_the_one_that_answers_best_at_the_end_is_frozen():
+    learner = learner_with("supervised, adam", window=6)
+    task = SEQUENCE.tasks[0]
+    learner.begin_task(task)
+    for _ in range(2):
+        learner.update()
+    pool = learner.method._pool
+    batches = list(islice(learner._training_set(), 6))
+    right = []
+    for genotype in pool.genotypes:
+        net = copy.deepcopy(learner.net)
+        net.set_path(task, active_modules(genotype, 6))
+        with torch.no_grad():
+            answers = [net(b.x, torch.zeros_like(b.route)).logits.argmax(-1) for b in batches]
+        found = [float((a == b.label).sum()) for a, b in zip(answers, batches, strict=True)]
+        right.append(sum(found))
+    assert len(set(right)) > 4
+    order = sorted(range(8), key=right.__getitem__)  # now the worst are thought the fittest
+    for worth, genotype in enumerate(reversed(order)):
+        pool.evaluated(genotype, float(worth))
+    expected = max(order[:5], key=right.__getitem__)
+    assert expected != pool.ranked()[0]
+    assert right[expected] > max(right[g] for g in order[:4])
+    learner.end_task()
+    assert torch.equal(learner.method.state_dict()["winners"][1], pool.genotypes[expected])
+    assert torch.equal(learner.net.paths[0], active_modules(pool.genotypes[expected], 6))
+    assert torch.equal(learner.net.frozen, learner.net.paths[0])
 
 
 def test_pictures_are_learned_by_one_path_for_a_window_each():
@@ -354,15 +488,17 @@ def test_the_same_seed_gives_the_same_evolution_and_another_one_another(agent):
 
 
 @pytest.mark.parametrize("agent", LEARNERS)
-def test_a_state_taken_in_a_tournament_goes_on_the_same(agent):
-    first = learner_with(agent, episodes=3, window=7)
+@pytest.mark.parametrize("population", [8, None, 1])
+def test_a_state_taken_in_a_tournament_goes_on_the_same(agent, population):
+    settings = {"episodes": 3, "window": 7, "population": population}
+    first = learner_with(agent, **settings)
     learn(first, 0)
     first.begin_task(SEQUENCE.tasks[1])
     for _ in range(3):
         first.update()
     state = first.method.state_dict()["tournaments"]
     assert any(state["games"]) if "games" in state else state["batches"] % 7
-    second = learner_with(agent, episodes=3, window=7)
+    second = learner_with(agent, **settings)
     second.load_state_dict(copy.deepcopy(first.state_dict()), SEQUENCE.tasks)
     for _ in range(6):
         assert first.update() == second.update()
@@ -407,11 +543,13 @@ def left_by(run: Path) -> tuple[dict[str, Any], list[Any]]:
 @pytest.mark.parametrize("agent", LEARNERS)
 def test_a_state_taken_anywhere_restores_into_the_same(agent):
     """After every update of two visits, and after each one's end: what is saved between visits."""
-    settings: dict[str, Any] = {"window": 15, "episodes": 2}  # a tournament takes three updates
+    # a tournament takes three updates; how many genotypes there are is told by the first rollout
+    settings: dict[str, Any] = {"window": 15, "episodes": 2, "population": None}
     one = learner_with(agent, **settings)
     moments = []
     for k in (0, 1):
         one.begin_task(SEQUENCE.tasks[k])
+        moments.append(copy.deepcopy(one.state_dict()))
         for _ in range(6):
             one.update()
             moments.append(copy.deepcopy(one.state_dict()))
@@ -483,8 +621,7 @@ def test_three_tasks_killed_and_resumed_are_as_if_never_stopped(agent, tmp_path,
     ("wrong", "message"),
     [
         ({"active": 7, "modules": 6}, "active is 7: expected at most as many as modules, 6"),
-        ({"population": 3, "tournament": 3}, "population is 3: expected more than tournament, 3"),
-        ({"population": 1, "tournament": 1}, "population is 1: expected more than tournament, 1"),
+        ({"population": 0}, "population is 0: expected 1 or more"),
         ({"episodes": 0}, "episodes is 0: expected 1 or more"),
         ({"mutation": 1.5}, r"mutation is 1.5: expected a chance from 0 to 1"),
     ],
@@ -492,6 +629,20 @@ def test_three_tasks_killed_and_resumed_are_as_if_never_stopped(agent, tmp_path,
 def test_settings_out_of_range_are_named(wrong, message):
     with pytest.raises(ValueError, match=message):
         PathNetMethod(**wrong)
+
+
+def test_of_games_a_population_no_larger_than_the_tournament_is_refused():
+    message = r"method.population is 3: expected more than method.tournament, 3"
+    with pytest.raises(ClrlError, match=message) as caught:
+        learner_with(population=3, tournament=3)
+    assert caught.value.exit_code == 2
+    learner_with("supervised, adam", population=3, tournament=3)  # two meet
+    learner = learner_with(population=None, tournament=4)
+    learner.begin_task(SEQUENCE.tasks[0])
+    message = r"agent.n_envs is 4: expected more than method.tournament, 4"
+    with pytest.raises(ClrlError, match=message) as caught:
+        learner.update()
+    assert caught.value.exit_code == 2
 
 
 def test_a_configuration_with_them_is_refused(tmp_path):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from clrl.envs.toy import toy_sequence
 from clrl.run import checkpoint
@@ -19,7 +22,8 @@ from clrl.study.path_figures import (
     module_overlap_figure,
     paths_figure,
 )
-from clrl.study.paths import Evolution, Paths, load_paths
+from clrl.study.paths import WHOLE, Evolution, Paths, load_paths
+from clrl.study.report import path_parts, write_report
 from clrl.types import ClrlError
 
 CONFIG = """
@@ -46,7 +50,7 @@ def evolution(winner: list[float]) -> Evolution:
     return Evolution(np.arange(len(values)), values, values, values, values, values / 2)
 
 
-def made() -> Paths:
+def made(always_on: bool = False) -> Paths:
     active = np.zeros((3, 2, 4), dtype=bool)
     active[0, 0, [0, 1]] = active[0, 1, [0]] = True
     active[1, 0, [1, 2]] = active[1, 1, [3]] = True
@@ -55,7 +59,9 @@ def made() -> Paths:
     frozen[1] = active[0]
     frozen[2] = active[0] | active[1]
     names = ("a", "b", "a again")
-    return Paths(names, active, frozen, tuple(evolution([0.2 * k, 0.9, 0.4]) for k in range(3)))
+    used = active | frozen if always_on else active
+    over_time = tuple(evolution([0.2 * k, 0.9, 0.4]) for k in range(3))
+    return Paths(names, active, used, frozen, always_on, over_time)
 
 
 def test_overlap_is_modules_in_both_over_modules_in_either():
@@ -65,6 +71,33 @@ def test_overlap_is_modules_in_both_over_modules_in_either():
     assert overlap["layer 2"] == [[1, 0, 0], [0, 1, 1], [0, 1, 1]]
     assert overlap["all layers"][0] == [1, 1 / 5, 0]  # 1 of 0, 1, 2 and 0, 3
     assert overlap["all layers"][1] == [1 / 5, 1, 1 / 4]
+
+
+def test_overlap_by_chance_is_that_of_modules_drawn_without_regard_to_each_other():
+    paths = made()
+    found = paths.overlap_by_chance()
+    assert list(found) == list(paths.overlap())
+    # layer 1: two of 4 modules and two others; k in common have the hypergeometric chance
+    chance = stats.hypergeom(4, 2, 2).pmf
+    assert found["layer 1"][0][1] == pytest.approx(sum(chance(k) * k / (4 - k) for k in range(3)))
+    # both layers: 2 and 1 of 4 with 2 and 1 of 4, over modules in either of them in both
+    both = [(k + j, chance(k) * (1 / 4, 3 / 4)[1 - j]) for k in range(3) for j in (0, 1)]
+    expected = sum(p * k / (6 - k) for k, p in both)
+    assert found["all layers"][0][1] == found["all layers"][1][0] == pytest.approx(expected)
+    assert [row[i] for i, row in enumerate(found["layer 2"])] == [None] * 3
+    # and of random genotypes
+    draw = np.random.default_rng(0)
+    shares = []
+    for _ in range(4_000):
+        one, other = np.zeros((2, 2, 10), dtype=bool)
+        for path, sizes in ((one, (3, 4)), (other, (2, 4))):
+            for layer, n in zip(path, sizes, strict=True):
+                layer[draw.choice(10, n, replace=False)] = True
+        shares.append((one & other).sum() / (one | other).sum())
+    active = np.stack([one, other])
+    drawn = Paths(("a", "b"), active, active, np.zeros_like(active), False, ())
+    error = np.std(shares) / len(shares) ** 0.5
+    assert abs(drawn.overlap_by_chance()["all layers"][0][1] - np.mean(shares)) < 4 * error
 
 
 def test_frozen_and_reused_shares_by_layer():
@@ -77,6 +110,12 @@ def test_frozen_and_reused_shares_by_layer():
     assert reused["1 a"] == {"layer 1": 0.0, "layer 2": 0.0, "all layers": 0.0}
     assert reused["2 b"] == {"layer 1": 0.5, "layer 2": 0.0, "all layers": 1 / 3}
     assert reused["3 a again"] == {"layer 1": 0.0, "layer 2": 1.0, "all layers": 1 / 2}
+    always_on = made(always_on=True)
+    assert always_on.overlap() == paths.overlap()  # of what genotypes name
+    assert always_on.frozen_share() == frozen
+    assert always_on.reused()["3 a again"] == {"layer 1": 3 / 4, "layer 2": 1, "all layers": 5 / 6}
+    assert made().kinds()[2].tolist() == [[3, 3, 3, 1], [3, 0, 0, 2]]
+    assert always_on.kinds()[2].tolist() == [[2, 2, 2, 1], [2, 0, 0, 2]]
 
 
 def test_generations_to_a_threshold_count_from_one():
@@ -94,12 +133,15 @@ def test_a_run_tells_its_paths(tmp_path):
     assert np.array_equal(paths.active[0], net["paths"][0].numpy())
     assert np.array_equal(paths.active.any(0), net["frozen"].numpy())
     # games keep frozen modules active: the second task's path in the net has them too
-    assert np.array_equal((paths.active | paths.frozen)[1], net["paths"][1].numpy())
+    assert paths.always_on
+    assert np.array_equal(paths.used[:2], net["paths"].numpy())
+    assert np.array_equal(paths.used[1], paths.active[1] | paths.active[0])
     assert not paths.frozen[0].any()
     assert np.array_equal(paths.frozen[1], paths.active[0])
     for one in paths.evolution:
         assert len(one.seen) > 3
-        assert np.all(np.diff(one.seen) == 1)  # one game an evaluation
+        assert np.all(np.diff(one.seen) >= 0)
+        assert one.seen[-1] == len(one.seen)  # one game an evaluation
         assert np.all(one.winner >= one.measured)
         assert np.all(one.best >= one.mean)
         assert np.all((one.diversity >= 0) & (one.diversity <= 1))
@@ -117,6 +159,62 @@ def test_another_methods_run_is_refused(tmp_path, method, message):
     assert caught.value.exit_code == 2
 
 
+def parts_of(paths: Paths, run: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    monkeypatch.setattr(path_parts, "load_paths", lambda _: paths)
+    named = SimpleNamespace(path=run, seed=3)
+    return path_parts.path_parts("ours", named)
+
+
+@pytest.mark.parametrize("always_on", [False, True])
+def test_the_report_has_a_row_a_visit_and_draws_what_the_figures_do(
+    tmp_path, monkeypatch, always_on
+):
+    paths = made(always_on)
+    visits, evolved, drawn, frozen, shared = parts_of(paths, tmp_path, monkeypatch)
+    assert visits.title == "ours, seed 3: evolution, a row a visit"
+    assert visits.rows[0] == ["1. a", 3, 2, 0.0, 0.4, 0.0, 0.2, "1 2 / 1"]
+    assert [row[-1] for row in visits.rows] == ["1 2 / 1", "2 3 / 4", "4 / 4"]
+    lines = evolved.panels[0].lines
+    assert [y for _, y in lines[1].mean] == pytest.approx([0.2, 0.9, 0.4])
+    assert [y for _, y in evolved.panels[1].lines[1].mean] == pytest.approx([0.1, 0.45, 0.2])
+    assert evolved.legend == [row[0] for row in visits.rows]
+    assert [panel.kinds.tolist() for panel in drawn.panels] == paths.kinds().tolist()
+    expected = ["frozen, always on"] if always_on else ["reused", "frozen, unused"]
+    assert drawn.legend == ["new", *expected]
+    svg = drawn.panels[1].svg()
+    n_free = int((paths.kinds()[1] == 0).sum())
+    assert svg.count('fill="#999"') == n_free
+    assert svg.count("<circle") - n_free == int((paths.kinds()[1] == 1).sum())  # new: style 0
+    assert frozen.panels[0].lines[2].mean == [(1, 1.0), (2, 0.5)]
+    assert shared.rows[0][:3] == ["1. a and 2. b", "all layers", 1 / 5]
+    assert shared.rows[0][3] == paths.overlap_by_chance()[WHOLE][0][1]
+    assert len(shared.rows) == 3 * 3  # pairs, and all layers with each
+    assert ("always on" in shared.title) is always_on
+    for part in (visits, evolved.table, drawn.table, frozen.table, shared):
+        assert all(len(row) == len(part.columns) for row in part.rows)
+
+
+def test_a_runs_report_shows_its_paths_and_an_older_run_none(tmp_path, monkeypatch):
+    run = run_of(tmp_path)
+    write_report([run], out=tmp_path / "out", normalise=lambda *_: None)
+    page = (tmp_path / "out" / "report.html").read_text()
+    for title in ("evolution, a row a visit", "the path of each visit", "fitness and diversity"):
+        assert f"seed 0: {title}" in page
+    assert "frozen, always on" in page
+    load = checkpoint.load_latest
+
+    def older(folder: Path) -> Any:
+        found = load(folder)
+        del found.state["learner"]["method"]["paths"]
+        return found
+
+    monkeypatch.setattr(checkpoint, "load_latest", older)
+    with pytest.raises(ClrlError, match="is of an older version"):
+        load_paths(run)
+    write_report([run], out=tmp_path / "old", normalise=lambda *_: None)
+    assert "a row a visit" not in (tmp_path / "old" / "report.html").read_text()
+
+
 def test_figures_show_the_numbers(tmp_path):
     paths = made()
     figure = paths_figure(paths)
@@ -124,10 +222,15 @@ def test_figures_show_the_numbers(tmp_path):
     shown = {c.get_label(): len(c.get_offsets()) for c in figure.axes[1].collections}
     assert shown == {"free": 3, "frozen, unused": 2, "reused": 1, "new": 2}
     save(figure, tmp_path / "paths.svg")
+    figure = paths_figure(made(always_on=True))
+    shown = {c.get_label(): len(c.get_offsets()) for c in figure.axes[1].collections}
+    assert shown == {"free": 3, "frozen, unused": 0, "frozen, always on": 3, "new": 2}
 
     figure = module_overlap_figure(paths)
     assert [axes.get_title() for axes in figure.axes[:3]] == ["all layers", "layer 1", "layer 2"]
     assert figure.axes[1].images[0].get_array().tolist() == paths.overlap()["layer 1"]
+    assert figure.axes[3].get_title() == "by chance"
+    assert figure.axes[3].images[0].get_array()[0, 1] == paths.overlap_by_chance()[WHOLE][0][1]
     assert figure.axes[-1].get_ylabel() == "share in common"
     save(figure, tmp_path / "overlap.svg")
 

@@ -27,7 +27,9 @@ def inside(groups: Sequence[Group]) -> Section | None:
         kept = [run for run in group.runs if (run.path / "importances").is_dir()]
         parts += _importances(group.label, kept[0]) if kept else []
         if dict(group.first.config.get("method", {})).get("name") == "pathnet":
-            parts += _paths(group.label, group.first)
+            from clrl.study.report.path_parts import path_parts  # late: it brings torch
+
+            parts += path_parts(group.label, group.first)
         for run in group.runs:
             for path in sorted(run.path.glob("sensitivities*.json")):
                 parts += _sensitivities(run, path)
@@ -107,32 +109,6 @@ def _sensitivities(run: Run, path: Path) -> list[Part]:
                 [[None, *row] for row in values],
             )
         )
-    return parts
-
-
-def _paths(label: str, run: Run) -> list[Part]:
-    """Return what the paths of PathNet's visits share; nothing before there is a path."""
-    from clrl.study.paths import WHOLE, load_paths
-
-    try:
-        found = load_paths(run.path)
-    except ClrlError:  # no checkpoint any more, or no visit is through
-        return []
-    parts: list[Part] = []
-    for title, shares in (
-        ("modules of each path that were frozen before it", found.reused()),
-        ("all modules that are frozen after each visit", found.frozen_share()),
-    ):
-        rows: list[list[Cell]] = [[visit, *of.values()] for visit, of in shares.items()]
-        shades = [[None, *of.values()] for of in shares.values()]
-        columns = ("visit", *found.layers, WHOLE)
-        title = f"{label}, seed {run.seed}: share of {title}"
-        parts.append(Table(title, columns, rows, shades))
-    names = [f"{k}. {name}" for k, name in enumerate(found.visits, 1)]
-    overlap = found.overlap()[WHOLE]
-    rows = [[name, *row] for name, row in zip(names, overlap, strict=True)]
-    title = f"{label}, seed {run.seed}: modules in both paths over modules in either"
-    parts.append(Table(title, ("visit", *names), rows, [[None, *row] for row in overlap]))
     return parts
 
 

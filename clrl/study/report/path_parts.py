@@ -1,0 +1,166 @@
+"""What a run of PathNet found: its paths, how evolution went, and what paths share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clrl.errors import ClrlError
+from clrl.study.paths import WHOLE, Evolution, Paths, load_paths
+from clrl.study.report.axes import Frame, marker, style
+from clrl.study.report.charts import Line, LineChart
+from clrl.study.report.document import Cell, Figure, Part, Table
+from clrl.study.report.elements import Markup
+from clrl.study.report.runs import Run
+
+__all__ = ["PathChart", "path_parts"]
+
+Shares = Mapping[str, Mapping[str, float | None]]  # by visit and layer
+
+POINTS = 200  # of a line, at most
+ROWS = 10  # of a visit, in the table of what lines show
+
+
+@dataclass(frozen=True)
+class PathChart:
+    """One visit's path through the modules, a row a layer, the input at the bottom.
+
+    Attributes:
+        title: above it.
+        kinds: (L, M) as `Paths.kinds`; free modules are dots, kind k has style k - 1.
+    """
+
+    title: str
+    kinds: NDArray[np.int64]
+
+    def svg(self) -> Markup:
+        """Draw it."""
+        n_layers, n_modules = self.kinds.shape
+        x, y = (0.0, float(n_modules)), (0.0, n_layers + 1.0)
+        frame = Frame(x, y, 80 + 22.0 * n_layers, "module", "layer")
+        marks = []
+        for (layer, module), kind in np.ndenumerate(self.kinds):
+            place = frame.at_x(module + 1), frame.at_y(layer + 1)
+            own = style(int(kind) - 1)
+            marks.append(
+                marker(own.marker, *place, 5.0, fill=own.color)
+                if kind
+                else marker("circle", *place, 1.5, fill="#999")
+            )
+        return frame.svg(self.title, *marks)
+
+
+def path_parts(label: str, run: Run) -> list[Part]:
+    """Return what one run's evolution found; nothing before there is a path."""
+    try:
+        paths = load_paths(run.path)
+    except ClrlError:  # no checkpoint any more, no visit is through, or of an older version
+        return []
+    name = f"{label}, seed {run.seed}"
+    names = [f"{k}. {visit}" for k, visit in enumerate(paths.visits, 1)]
+    return [
+        _visits(name, names, paths),
+        _evolutions(name, names, paths),
+        _drawn(name, names, paths),
+        _frozen(name, names, paths),
+        *([_shared(name, names, paths)] if len(names) > 1 else []),
+    ]
+
+
+def _visits(name: str, names: Sequence[str], paths: Paths) -> Table:
+    rows: list[list[Cell]] = []
+    for visit, one, active in zip(names, paths.evolution, paths.active, strict=True):
+        ends: list[Cell] = [None] * 4
+        if len(one.seen):
+            ends = [float(x) for y in (one.mean, one.diversity) for x in (y[0], y[-1])]
+        seen = int(one.seen[-1]) if len(one.seen) else 0
+        rows.append([visit, len(one.seen), seen, *ends, _path_text(active)])
+    columns = (
+        *("visit", "generations", "games or batches", "mean fitness, first", "last"),
+        *("diversity, first", "last", "its own modules, by layer"),
+    )
+    return Table(f"{name}: evolution, a row a visit", columns, rows)
+
+
+def _path_text(active: NDArray[np.bool_]) -> str:
+    """Return modules by layer, from the input on and counted from 1: `2 5 9 / 1 3`."""
+    return " / ".join(" ".join(str(m + 1) for m in np.flatnonzero(layer)) for layer in active)
+
+
+def _evolutions(name: str, names: Sequence[str], paths: Paths) -> Figure:
+    rows: list[list[Cell]] = []
+    for visit, one in zip(names, paths.evolution, strict=True):
+        for i in _some(one, ROWS):
+            rows.append([visit, i + 1, float(one.mean[i]), float(one.diversity[i])])
+    columns = ("visit", "generation", "mean fitness", "diversity")
+    return Figure(
+        f"{name}: fitness and diversity of the population",
+        "Mean fitness of the genotypes that were evaluated: raw return, or accuracy from 0 to 1. "
+        "Diversity is 0 where all paths are the same, 1 where no two share a module.",
+        [_over_generations(paths, column) for column in ("mean", "diversity")],
+        Table("mean fitness and diversity", columns, rows),
+        names,
+    )
+
+
+def _over_generations(paths: Paths, column: str) -> LineChart:
+    lines = []
+    for i, one in enumerate(paths.evolution):
+        y = getattr(one, column)
+        lines.append(Line(i, [(k + 1, float(y[k])) for k in _some(one, POINTS)]))
+    title = {"mean": "mean fitness", "diversity": "diversity"}[column]
+    return LineChart(title, "generation", "", lines, include=0.0)
+
+
+def _some(one: Evolution, most: int) -> list[int]:
+    """Return the places of at most so many generations, the first and the last among them."""
+    n = len(one.seen)
+    return sorted({int(i) for i in np.linspace(0, n - 1, min(n, most)).round()})
+
+
+def _drawn(name: str, names: Sequence[str], paths: Paths) -> Figure:
+    frozen = ["frozen, always on"] if paths.always_on else ["reused", "frozen, unused"]
+    return Figure(
+        f"{name}: the path of each visit",
+        "A row a layer, the input at the bottom; small dots are modules that are left free. The "
+        "table has the share of each path's modules that were frozen before it.",
+        [PathChart(*each) for each in zip(names, paths.kinds(), strict=True)],
+        _by_layer("share of each path's modules that were frozen before", paths, paths.reused()),
+        ["new", *frozen],
+    )
+
+
+def _frozen(name: str, names: Sequence[str], paths: Paths) -> Figure:
+    shares = [list(share.values())[:-1] for share in paths.frozen_share().values()]
+    lines = [Line(i, list(enumerate(share, 1))) for i, share in enumerate(shares)]
+    return Figure(
+        f"{name}: share of all modules that is frozen after each visit",
+        "1: none is left to learn with.",
+        [LineChart("share frozen", "layer", "", lines, include=1.0)],
+        _by_layer("share of all modules that is frozen", paths, paths.frozen_share()),
+        names,
+    )
+
+
+def _by_layer(title: str, paths: Paths, shares: Shares) -> Table:
+    rows: list[list[Cell]] = [[visit, *of.values()] for visit, of in shares.items()]
+    shades = [[None, *of.values()] for of in shares.values()]
+    return Table(title, ("visit", *paths.layers, WHOLE), rows, shades)
+
+
+def _shared(name: str, names: Sequence[str], paths: Paths) -> Table:
+    overlap, chance = paths.overlap(), paths.overlap_by_chance()
+    rows: list[list[Cell]] = []
+    shades: list[list[float | None]] = []
+    for i, j in combinations(range(len(names)), 2):
+        for layer in (WHOLE, *paths.layers):
+            shares = [overlap[layer][i][j], chance[layer][i][j]]
+            rows.append([f"{names[i]} and {names[j]}", layer, *shares])
+            shades.append([None, None, *shares])
+    note = "; frozen ones are always on, and naming one changes nothing" if paths.always_on else ""
+    title = f"{name}: modules that both genotypes name over those that either does{note}"
+    return Table(title, ("visits", "layer", "in common", "by chance"), rows, shades)
