@@ -87,11 +87,17 @@ def test_commands_and_options_exist():
         assert {a for a in arguments if a.startswith("--")} <= options
 
 
-def test_links_and_files_named_exist():
-    assert "RESULTS" not in README
-    for target in re.findall(r"\]\((?!http)([^)]+)\)", README):
-        assert (ROOT / target).exists(), target
-    for place in re.findall(r"`((?:clrl|agents|envs|configs|tests)/[\w/.-]*)`", README):
+PAGES = [ROOT / "README.md", *sorted((ROOT / "configs" / "results").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_and_files_named_exist(page):
+    text = page.read_text()
+    assert "RESULTS" not in text
+    assert not re.search(r"^@\w+@$", text, re.MULTILINE)
+    for target in re.findall(r"\]\((?!http)([^)]+)\)", text):
+        assert (page.parent / target).exists(), target
+    for place in re.findall(r"`((?:clrl|agents|envs|configs|tests)/[\w/.-]*)`", text):
         assert (ROOT / place).exists() or place == "clrl/methods/l2_init.py", place
 
 

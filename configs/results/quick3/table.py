@@ -10,6 +10,8 @@ were drawn by chance and heads were float32. Beside this file it writes
     table.md   every method: the share of the old games' scores that is left at the end, and what
                later games came to, as a share of the same game alone, from scratch
     kept.svg   the share left against the last game's score, a point a run
+    penalty.csv   what a penalty was worth, in units of the loss, in each visit it acted in: of
+                  runs whose metrics.jsonl is there
 
 Shares are of human-normalised scores, so that random play has 0.
 """
@@ -17,6 +19,7 @@ Shares are of human-normalised scores, so that random play has 0.
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import statistics
 from itertools import product
@@ -45,6 +48,30 @@ def main() -> None:
     (HERE / "table.md").write_text(table(groups, {k: statistics.mean(v) for k, v in alone.items()}))
     print((HERE / "table.md").read_text())
     save(drawn(groups), HERE / "kept.svg")
+    if found := [row for path in args.folders for row in penalties(path)]:
+        with (HERE / "penalty.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, found[0], lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(found)
+
+
+def penalties(folder: Path) -> list[dict]:
+    """Return a row for every visit of every run in a folder in which a penalty acted."""
+    rows = []
+    for path in sorted(folder.glob("seed*/metrics.jsonl")):
+        method = yaml.safe_load((path.parent / "config.yaml").read_text())["method"]["name"]
+        by_visit: dict[int, list[float]] = {}
+        for record in map(json.loads, path.read_text().splitlines()):
+            if "method/penalty" in record:
+                by_visit.setdefault(record["visit"], []).append(record["method/penalty"])
+        for visit, worth in by_visit.items():
+            least, median, last = min(worth), statistics.median(worth), worth[-1]
+            rows.append(
+                {"method": method, "seed": int(path.parent.name[4:]), "visit": visit}
+                | {"records": len(worth), "least": f"{least:.3g}"}
+                | {"median": f"{median:.3g}", "last": f"{last:.3g}"}
+            )
+    return rows
 
 
 def runs_of(folder: Path) -> list[tuple[str, int, dict]]:
