@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -15,16 +13,10 @@ from clrl.methods.pathnet import PathNetMethod
 from clrl.nets.pathnet import PathNet
 from clrl.types import Linear, Net, NetSpec
 
-PLACE = Path(__file__).parents[2] / "configs/results/pathnet/binary_mnist.py"
-
 
 @pytest.fixture(scope="module")
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("binary_mnist_pairs", PLACE)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def script(load_script) -> ModuleType:
+    return load_script("pathnet/binary_mnist.py")
 
 
 def row(arm: str, pair: str, seed: int, generations: int) -> dict[str, Any]:

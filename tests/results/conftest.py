@@ -1,0 +1,25 @@
+"""Scripts under configs/results are no package: they are loaded by their place."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+RESULTS = Path(__file__).parents[2] / "configs" / "results"
+
+
+@pytest.fixture(scope="session")
+def load_script() -> Callable[[str], ModuleType]:
+    def load(place: str) -> ModuleType:
+        name = "results_" + place.removesuffix(".py").replace("/", "_")
+        spec = importlib.util.spec_from_file_location(name, RESULTS / place)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
