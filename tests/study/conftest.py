@@ -1,4 +1,4 @@
-"""A small transfer study, for the tests of its parts."""
+"""A small transfer study, for the tests of its parts; and scipy's bootstrap."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from scipy import stats
 
 STUDY: dict[str, Any] = {
     "name": "toy",
@@ -43,3 +45,22 @@ def write_study() -> WriteStudy:
 def shared_settings() -> dict[str, Any]:
     """What the runs of the study share."""
     return dict(STUDY["run"])
+
+
+@pytest.fixture(scope="session")
+def scipys_interval() -> Callable[..., Any]:
+    """Return the interval of scipy's percentile bootstrap: 999 resamples at once, seed 7."""
+
+    def interval(samples: tuple[Any, ...], statistic: Callable[..., Any], *, paired: bool) -> Any:
+        return stats.bootstrap(
+            samples,
+            statistic,
+            paired=paired,
+            n_resamples=999,
+            batch=999,
+            vectorized=True,
+            method="percentile",
+            rng=np.random.default_rng(7),
+        ).confidence_interval
+
+    return interval

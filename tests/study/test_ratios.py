@@ -7,7 +7,6 @@ import math
 
 import numpy as np
 import pytest
-from scipy import stats
 
 from clrl.study import ratios
 from clrl.study.ratios import interval_of_ratios, ratio_of_means, shares
@@ -57,22 +56,17 @@ RNG = np.random.default_rng(5)
 ABOVE, BELOW = RNG.normal(3, 1, (2, 6)), RNG.uniform(1, 2, (2, 6))  # strata, seeds
 
 
-def test_the_interval_is_scipys_of_samples_in_pairs() -> None:
+def test_the_interval_is_scipys_of_samples_in_pairs(scipys_interval) -> None:
     """Everything of a seed is drawn together: what is above and below the line, of all strata."""
 
     def mean_of_ratios(a, b, c, d, axis):
         return (a.mean(axis) / c.mean(axis) + b.mean(axis) / d.mean(axis)) / 2
 
-    oracle = stats.bootstrap(
+    oracle = scipys_interval(
         (*ABOVE, *BELOW),
         mean_of_ratios,
         paired=True,
-        n_resamples=999,
-        batch=999,
-        vectorized=True,
-        method="percentile",
-        rng=np.random.default_rng(7),
-    ).confidence_interval
+    )
     parts = {k: list(zip(ABOVE[k], BELOW[k], strict=True)) for k in range(2)}
     found = interval_of_ratios(parts, resamples=999, seed=7)
     assert found is not None

@@ -85,18 +85,13 @@ def test_the_same_seed_gives_the_same_interval_and_another_another() -> None:
 
 
 @pytest.mark.parametrize("statistic", [iqm, mean])
-def test_runs_of_the_same_seeds_are_drawn_together(statistic) -> None:
+def test_runs_of_the_same_seeds_are_drawn_together(statistic, scipys_interval) -> None:
     scores = {task: list(RNG.normal(size=5)) for task in "ABC"}
-    oracle = stats.bootstrap(
+    oracle = scipys_interval(
         tuple(scores.values()),
         lambda *samples, axis: statistic(np.concatenate(samples, axis=axis)),
         paired=True,
-        n_resamples=999,
-        batch=999,
-        vectorized=True,
-        method="percentile",
-        rng=np.random.default_rng(7),
-    ).confidence_interval
+    )
     ours = stratified_bootstrap(scores, statistic, resamples=999, seed=7, crossed=True)
     assert ours == Interval(pytest.approx(oracle.low), pytest.approx(oracle.high), 0.95, 999, 7)
     same = dict.fromkeys("ABC", scores["A"])  # says no more than one of them
@@ -157,7 +152,7 @@ def test_probability_of_improvement_is_mann_whitneys_u_over_the_pairs() -> None:
 
 
 @pytest.mark.parametrize("crossed", [False, True])
-def test_its_interval_is_scipys(crossed: bool) -> None:
+def test_its_interval_is_scipys(crossed: bool, scipys_interval) -> None:
     ours = {task: list(RNG.normal(0.5, 1, 5)) for task in "AB"}
     theirs = {task: list(RNG.normal(0, 1, 5)) for task in "AB"}
 
@@ -165,16 +160,11 @@ def test_its_interval_is_scipys(crossed: bool) -> None:
         beats = [(x[..., :, None] > y[..., None, :]).mean((-1, -2)) for x, y in ((a, c), (b, d))]
         return np.mean(beats, axis=0)
 
-    oracle = stats.bootstrap(
+    oracle = scipys_interval(
         (*ours.values(), *theirs.values()),
         chance,
         paired=crossed,
-        n_resamples=999,
-        batch=999,
-        vectorized=True,
-        method="percentile",
-        rng=np.random.default_rng(7),
-    ).confidence_interval
+    )
     found = probability_of_improvement_interval(
         ours, theirs, resamples=999, seed=7, crossed=crossed
     )
