@@ -3,6 +3,7 @@
     python configs/results/images/sweep.py configs/split_mnist.yaml RUNS OUT [KEY=VALUE...]
         [--methods ewc,si] [--seeds 0,1,2,3,4] [--scenario domain] [--trials 3]
         [--strengths ewc=0.003,0.01,0.03 spp=0.003,0.01,0.03]
+        [--settings 'ewc=normalise: false, n_samples: 5000']
 
 Every method gets the same net, heads, budget and number of trials (`STRENGTHS`, five each, or every
 other one, or those given), with seed 100 and a tenth of the training set held out and evaluated in
@@ -58,21 +59,28 @@ def main() -> None:
     parser.add_argument("--scenario", choices=["task", "domain", "class"], default="task")
     parser.add_argument("--trials", type=int, choices=[3, 5], default=5)
     parser.add_argument("--strengths", nargs="*", default=[], metavar="METHOD=A,B,C")
+    parser.add_argument("--settings", nargs="*", default=[], metavar="METHOD=KEY: VALUE, ...")
     args = parser.parse_intermixed_args()
     args.out.mkdir(parents=True, exist_ok=True)
     heads = "per_task" if args.scenario == "task" else "shared"
     common = [f"sequence.scenario={args.scenario}", f"net.heads={heads}", *args.changes]
     prefix = f"{args.config.stem}-{args.scenario}"
     grids = {name: grid[:: 1 if args.trials == 5 else 2] for name, grid in STRENGTHS.items()}
-    for text in args.strengths:
-        name, _, grid = text.partition("=")
-        grids[name] = tuple(float(strength) for strength in grid.split(","))
+    settings = dict.fromkeys(METHODS, "")
+    for text in [*args.strengths, *args.settings]:
+        name, _, given = text.partition("=")
+        if name not in METHODS:
+            parser.error(f"{text} follows an option for methods: put KEY=VALUE before the options")
+        if text in args.strengths:
+            grids[name] = tuple(float(strength) for strength in given.split(","))
+        else:
+            settings[name] = f", {given}"
     trials, results = [], {}
     for method in args.methods.split(","):
         best: tuple[float, float] | None = None
         for strength in grids.get(method, ()):
-            chosen = f"method={{name: {method}, strength: {strength}}}"
-            tuning = [*common, chosen, f"sequence.held_out={HELD_OUT}"]
+            chosen = f"{{name: {method}, strength: {strength}{settings[method]}}}"
+            tuning = [*common, f"method={chosen}", f"sequence.held_out={HELD_OUT}"]
             name = f"{prefix}-{method}-{strength:g}-trial"
             summary = summary_of(args.config, args.runs, name, TUNING_SEED, tuning)
             accuracy = summary["metrics"]["average_performance"]
@@ -80,7 +88,8 @@ def main() -> None:
             if best is None or accuracy > best[0]:
                 best = (accuracy, strength)
             write(args.out / "trials.csv", trials)
-        chosen = f"{{name: {method}, strength: {best[1]}}}" if best else f"{{name: {method}}}"
+        strength = f", strength: {best[1]}" if best else ""
+        chosen = f"{{name: {method}{strength}{settings[method]}}}"
         results[method] = [
             {"method": method, "strength": best[1] if best else "", "seed": int(seed)}
             | figures(

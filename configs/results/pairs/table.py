@@ -1,4 +1,4 @@
-"""Transfer between two games: progressive nets beside the paper's four baselines.
+"""Transfer between two games: progressive nets beside the paper's four baselines, and PathNet.
 
     python configs/results/pairs/table.py RUNS OUT
 
@@ -6,11 +6,14 @@ RUNS holds folders `<pair>_<arm>/seed<k>`: pairs as in `PAIRS`, arms as in `ARMS
 `pair_<arm>.yaml` with another `sequence.tasks`). Writes OUT/table.md, OUT/results.csv and
 OUT/curves.svg. Areas are mean heights over the steps of the target's visit that every curve covers.
 
-Transfer score: the mean area of an arm's seeds over that of the first baseline's, times 100
-(Rusu et al. 2016); above random: the random score taken off both first. Forward transfer: Continual
-World's, on human-normalised scores. Their intervals: 95 % percentile bootstrap, seeds of both arms
+Every arm stands beside its control: PathNet beside PathNet on the target alone, all others beside
+the first baseline. Transfer score: the mean area of an arm's seeds over that of its control's,
+times 100 (Rusu et al. 2016). Forward transfer: Continual World's, on human-normalised scores.
+Relative speed (Fernando et al. 2017): the control's steps to a criterion over the arm's, seed by
+seed, and as areas below the criterion, which need no arrival; the criterion is half of the way from
+the control's first mean score to its last. Intervals: 95 % percentile bootstrap, seeds of both arms
 drawn together (2,000 times, seed 0); with three seeds about the range of the seeds, and none where
-a draw of the first baseline learned nothing. Two columns less another arm: 95 % t interval.
+a draw of the control learned nothing. Two columns less another arm: 95 % t interval.
 """
 
 from __future__ import annotations
@@ -23,11 +26,12 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy.stats import t as student
 
-from clrl.envs.games import rom_name
-from clrl.envs.scores import REFERENCE, normalise_task
+from clrl.envs.scores import normalise_task
 from clrl.run.records import read_records
-from clrl.study.curves import Curve, common_spans, mean_height, rescaled, visit_curve
+from clrl.study.curves import Curve, common_spans, mean_height, rescaled, shortfall, visit_curve
 from clrl.study.figures import save
+from clrl.study.gains import censored_speed, relative_speed
+from clrl.study.paths import WHOLE, load_paths
 from clrl.study.ratios import interval_of_ratios, ratio_of_means
 
 PAIRS = {
@@ -41,8 +45,11 @@ ARMS = {
     "b3": ("3 fine-tuned", "#E69F00", "--"),
     "b4": ("4 beside a random column", "#56B4E9", "-."),
     "pnn": ("two columns", "#0072B2", "-"),
+    "pathnet_alone": ("PathNet from scratch", "#666666", "-"),
+    "pathnet": ("PathNet", "#009E73", "-"),
 }
-SCORES = ("transfer score", "above random", "forward transfer")
+CONTROL = {"b1": None, "pathnet_alone": None, "pathnet": "pathnet_alone"}  # others: b1
+SCORES = ("transfer score", "forward transfer", "relative speed", "by area")
 
 Curves = dict[int, Curve]  # by seed
 
@@ -51,13 +58,13 @@ def main() -> None:
     runs, out = Path(sys.argv[1]), Path(sys.argv[2])
     out.mkdir(parents=True, exist_ok=True)
     found = {pair: curves_of(runs, pair) for pair in PAIRS}
-    found = {pair: arms for pair, arms in found.items() if "b1" in arms}
+    found = {pair: arms for pair, arms in found.items() if arms}
     rows = [row for pair, arms in found.items() for row in rows_of(pair, arms)]
     with (out / "results.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
-    text = table(found)
+    text = table(found) + overlaps(runs)
     (out / "table.md").write_text(text)
     print(text, end="")
     save(drawn(found), out / "curves.svg")
@@ -119,19 +126,14 @@ def table(found: dict[str, dict[str, Curves]]) -> str:
     notes = []
     for pair, arms in found.items():
         source, target = PAIRS[pair]
-        of_arm, normalised = areas(arms), areas(arms, target)
-        random, _ = REFERENCE[rom_name(target.split("-")[0])]
+        of_arm = areas(arms)
         for arm in arms:
-            name = f"{source} to {target}" if arm == "b1" else ""
+            name = f"{source} to {target}" if arm == next(iter(arms)) else ""
             shown = ", ".join(amount(area) for area in of_arm[arm].values())
             ends = ", ".join(f"{curve[-1].score:,.4g}" for curve in arms[arm].values())
-            scores = [""] * len(SCORES)
-            if arm != "b1":
-                whole = paired(of_arm[arm], of_arm["b1"])
-                above = [(ours - random, theirs - random) for ours, theirs in whole]
-                left = paired(normalised[arm], normalised["b1"])
-                gained = [(ours - theirs, 1 - theirs) for ours, theirs in left]
-                scores = [ratio(whole, 100), ratio(above, 100), ratio(gained, 1)]
+            control = CONTROL.get(arm, "b1")
+            scores = scores_of(arms, arm, control, target) if control in arms else []
+            scores = scores or [""] * len(SCORES)
             cells = (name, ARMS[arm][0], shown, ends, *scores)
             lines.append("| " + " | ".join(cells) + " |")
         spans = common_spans([curve for curves in arms.values() for curve in curves.values()])
@@ -143,6 +145,52 @@ def table(found: dict[str, dict[str, Curves]]) -> str:
     return "\n".join(
         [*lines, "", "Two columns less another arm, in area, paired by seed:", "", *notes, ""]
     )
+
+
+def scores_of(arms: dict[str, Curves], arm: str, control: str, target: str) -> list[str]:
+    """Return what an arm comes to beside its control, in the order of `SCORES`."""
+    of_arm, normalised = areas(arms), areas(arms, target)
+    left = paired(normalised[arm], normalised[control])
+    ours, theirs = arms[arm], arms[control]
+    criterion = halfway(theirs)
+    within = common_spans([curve for curves in arms.values() for curve in curves.values()])
+    speeds, short = [], []
+    for seed in sorted(ours.keys() & theirs.keys()):
+        speed = relative_speed(ours[seed], theirs[seed], criterion)
+        censored = censored_speed(ours[seed], theirs[seed], criterion)
+        speeds.append(f"{speed:.2f}" if speed else censored or "-")
+        if criterion is not None:
+            below = (shortfall(c[seed], criterion, within) or 0.0 for c in (theirs, ours))
+            short.append(tuple(below))
+    return [
+        ratio(paired(of_arm[arm], of_arm[control]), 100),
+        ratio([(ours - theirs, 1 - theirs) for ours, theirs in left], 1),
+        ", ".join(speeds),
+        ratio(short, 1) if short else "-",
+    ]
+
+
+def halfway(control: Curves) -> float | None:
+    """Return the criterion of speed; None where the control learned nothing."""
+    scores = [[p.score for p in curve if p.score is not None] for curve in control.values()]
+    first, last = (np.mean([each[k] for each in scores]) for k in (0, -1))
+    return float(first + last) / 2 if last > first else None
+
+
+def overlaps(runs: Path) -> str:
+    """Return how much of their modules PathNet's two paths share, by pair, and by chance."""
+    lines = []
+    for pair, (source, target) in PAIRS.items():
+        done = sorted(f.parent for f in runs.glob(f"{pair}_pathnet/seed*/summary.json"))
+        paths = [load_paths(run) for run in done]
+        if paths:
+            found = ", ".join(f"{p.overlap()[WHOLE][0][1]:.2f}" for p in paths)
+            chance = ", ".join(f"{p.overlap_by_chance()[WHOLE][0][1]:.2f}" for p in paths)
+            lines.append(f"- {source} to {target}: {found}; by chance {chance}")
+    if not lines:
+        return ""
+    title = "Modules that both of PathNet's paths name, of those that either does, each seed:"
+    return "\n".join(["", title, "", *lines, ""])
 
 
 def paired(ours: dict[int, float], theirs: dict[int, float]) -> list[tuple[float, float]]:
