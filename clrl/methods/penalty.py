@@ -46,7 +46,8 @@ class Penalty(Method):
     gamma: float = 1.0
     """With `online` anchors: `W <- gamma (W + Omega)` when a visit ends; below 1, old ones fade."""
     normalise: bool = True
-    """Divide each visit's importance by its mean: one strength then serves any game or data."""
+    """Divide each visit's importance by its mean: one strength then serves any game or data. Of
+    tasks that are alike, those learned less surely then keep less than their share."""
     clip_quantile: float = 1.0
     """Lower importance above this quantile of a visit's to it (0.999, say); 1 leaves all."""
     value: bool = False
@@ -54,7 +55,8 @@ class Penalty(Method):
     protect_head: bool = True
     """Protect a head that all tasks share; heads of their own are never protected."""
     n_samples: int = 512
-    """States or images the importance is averaged over."""
+    """States or images the importance is averaged over. Where the net is sure of nearly all, it
+    comes from the few others: take thousands."""
     n_batches: int = 8
     """Rollouts or batches they are drawn from, evenly: more are less alike; more if these are
     too small for so many samples."""
