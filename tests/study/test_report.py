@@ -389,8 +389,9 @@ def test_plasticity_cost_and_a_methods_figures_are_shown(runs: Path, tmp_path: P
     paid = cells(text, "Cost of a run")[0]
     assert (paid["hours"], paid["parameters"]) == ("2.0", "1234")
     assert cells(text, "Cost of each visit")[0]["multiply-adds an answer"] == "500"
-    recorded = {r["visit"]: r["mean over runs"] for r in cells(text, "What methods recorded")}
-    assert recorded == {"1": "10.0", "2": "20.0"}
+    (recorded,) = cells(text, "What methods recorded")
+    assert recorded["figure"] == "penalty"
+    assert (recorded["visit 1"], recorded["visit 2"]) == ("10.0", "20.0")
 
 
 def test_what_older_runs_lack_is_not_mentioned(runs: Path, tmp_path: Path) -> None:

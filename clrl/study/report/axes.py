@@ -86,12 +86,9 @@ def clipped(text: str, letters: int) -> str:
 # ---------------------------------------------------------------------------------------- scales
 
 
-def range_of(
-    values: Iterable[float | None], *, include: float | None = None
-) -> tuple[float, float]:
+def range_of(values: Iterable[float | None]) -> tuple[float, float]:
     """Return the least and the largest of what is known, apart from each other."""
     known = [v for v in values if v is not None and math.isfinite(v)]
-    known += [] if include is None else [include]
     low, high = min(known, default=0.0), max(known, default=1.0)
     if low == high:
         around = abs(low) / 20 or 0.5
@@ -137,6 +134,7 @@ class Frame:
         x_label: below.
         y_label: above, at the left; none where rows have their own names.
         has_y: whether the vertical axis has ticks.
+        whole_y: they are the whole numbers between its ends, not a scale around them.
     """
 
     x: tuple[float, float]
@@ -145,15 +143,18 @@ class Frame:
     x_label: str
     y_label: str = ""
     has_y: bool = True
+    whole_y: bool = False
 
     @cached_property
     def y_ticks(self) -> list[float]:
-        """Where the vertical axis has ticks; its ends are the first and the last."""
+        """Where the vertical axis has ticks."""
+        if self.whole_y:
+            return [float(k) for k in range(math.ceil(self.y[0]), math.floor(self.y[1]) + 1)]
         return ticks(*self.y) if self.has_y else [*self.y]
 
     @cached_property
     def _y_ends(self) -> tuple[float, float]:
-        return self.y_ticks[0], self.y_ticks[-1]
+        return self.y if self.whole_y else (self.y_ticks[0], self.y_ticks[-1])
 
     @cached_property
     def left(self) -> float:

@@ -51,7 +51,7 @@ class LineChart:
         levels: (height, name) of thin lines across.
         shaded: (from, to) on the horizontal axis.
         cuts: places on the horizontal axis.
-        include: a height that must be on the axis.
+        include: heights that must be on the axis.
     """
 
     title: str
@@ -61,7 +61,7 @@ class LineChart:
     levels: Sequence[tuple[float, str]] = ()
     shaded: Sequence[tuple[float, float]] = ()
     cuts: Sequence[float] = ()
-    include: float | None = None
+    include: Sequence[float] = ()
 
     def svg(self) -> Markup:
         """Draw it: shades, levels, runs, bands and, on top, means."""
@@ -70,7 +70,7 @@ class LineChart:
         heights = [y for points in curves for _, y in points]
         ends = [end for line in self.lines for _, *pair in line.band for end in pair]
         levels = [height for height, _ in self.levels]
-        y = range_of([*heights, *ends, *levels], include=self.include)
+        y = range_of([*heights, *ends, *levels, *self.include])
         frame = Frame(x, y, 240, self.x_label, self.y_label)
         return frame.svg(
             self.title,
@@ -173,7 +173,7 @@ class DotChart:
     def svg(self) -> Markup:
         """Draw it."""
         values = [v for row in self.rows for v in (*row.values, *row.mean)]
-        low, high = range_of(values, include=0.0 if self.zero else None)
+        low, high = range_of([*values, *([0.0] if self.zero else [])])
         pad = (high - low) * 0.04
         height = 46 + 34.0 * len(self.rows)
         frame = Frame((low - pad, high + pad), (0, 1), height, self.x_label, has_y=False)
@@ -220,7 +220,7 @@ class ScatterChart:
 
     def svg(self) -> Markup:
         """Draw it."""
-        x = range_of([x for _, x, _ in self.dots], include=0.0)
+        x = range_of([0.0, *(x for _, x, _ in self.dots)])
         y = range_of([y for _, _, y in self.dots])
         frame = Frame((x[0], x[1] * 1.04), y, WIDTH * 2 / 3, self.x_label, self.y_label)
         marks = [

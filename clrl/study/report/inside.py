@@ -17,12 +17,12 @@ __all__ = ["inside"]
 def inside(groups: Sequence[Group]) -> Section | None:
     """Return what methods recorded of themselves; None where none did."""
     parts: list[Part] = []
-    rows: list[list[Cell]] = []
-    for group in groups:
-        rows += _notes(group)
+    visits = sorted({visit for group in groups for run in group.runs for visit in run.notes})
+    rows = [row for group in groups for row in _notes(group, visits)]
     if rows:
-        columns = ("method", "visit", "figure", "mean over runs")
-        parts.append(Table("What methods recorded, last in each visit", columns, rows, mixed=True))
+        columns = ("method", "figure", *(f"visit {visit}" for visit in visits))
+        title = "What methods recorded, last in each visit, mean over runs"
+        parts.append(Table(title, columns, rows, mixed=True))
     for group in groups:  # of one run each: these are figures of single nets
         kept = [run for run in group.runs if (run.path / "importances").is_dir()]
         parts += _importances(group.label, kept[0]) if kept else []
@@ -36,15 +36,15 @@ def inside(groups: Sequence[Group]) -> Section | None:
     return Section("Inside", parts) if parts else None
 
 
-def _notes(group: Group) -> list[list[Cell]]:
-    found: dict[tuple[int, str], list[float]] = {}
+def _notes(group: Group, visits: Sequence[int]) -> list[list[Cell]]:
+    found: dict[str, dict[int, list[float]]] = {}
     for run in group.runs:
         for visit, notes in run.notes.items():
             for name, value in notes.items():
-                found.setdefault((visit, name), []).append(value)
+                found.setdefault(name, {}).setdefault(visit, []).append(value)
     return [
-        [group.label, visit, name.replace("_", " "), mean_of_all(values)]
-        for (visit, name), values in sorted(found.items())
+        [group.label, name.replace("_", " "), *(mean_of_all(of.get(k, [])) for k in visits)]
+        for name, of in sorted(found.items())
     ]
 
 

@@ -40,8 +40,8 @@ class PathChart:
     def svg(self) -> Markup:
         """Draw it."""
         n_layers, n_modules = self.kinds.shape
-        x, y = (0.0, float(n_modules)), (0.0, n_layers + 1.0)
-        frame = Frame(x, y, 80 + 22.0 * n_layers, "module", "layer")
+        x, y = (0.5, n_modules + 0.5), (0.5, n_layers + 0.5)
+        frame = Frame(x, y, 60 + 26.0 * n_layers, "module", "layer", whole_y=True)
         marks = []
         for (layer, module), kind in np.ndenumerate(self.kinds):
             place = frame.at_x(module + 1), frame.at_y(layer + 1)
@@ -112,8 +112,10 @@ def _over_generations(paths: Paths, column: str) -> LineChart:
     for i, one in enumerate(paths.evolution):
         y = getattr(one, column)
         lines.append(Line(i, [(k + 1, float(y[k])) for k in _some(one, POINTS)]))
-    title = {"mean": "mean fitness", "diversity": "diversity"}[column]
-    return LineChart(title, "generation", "", lines, include=0.0)
+    title, include = {"mean": ("mean fitness", (0.0,)), "diversity": ("diversity", (0.0, 1.0))}[
+        column
+    ]
+    return LineChart(title, "generation", "", lines, include=include)
 
 
 def _some(one: Evolution, most: int) -> list[int]:
@@ -140,7 +142,7 @@ def _frozen(name: str, names: Sequence[str], paths: Paths) -> Figure:
     return Figure(
         f"{name}: share of all modules that is frozen after each visit",
         "1: none is left to learn with.",
-        [LineChart("share frozen", "layer", "", lines, include=1.0)],
+        [LineChart("share frozen", "layer", "", lines, include=(0.0, 1.0))],
         _by_layer("share of all modules that is frozen", paths, paths.frozen_share()),
         names,
     )

@@ -41,7 +41,7 @@ def plasticity(groups: Sequence[Group], *, one_experiment: bool = True) -> Secti
                 lines.append(line_of(i, drawn, banded=one_experiment))
                 rows += rows_of(title, group.label, lines[-1], drawn)
         if lines:
-            panels.append(LineChart(title, "steps", "", lines, include=0.0))
+            panels.append(LineChart(title, "steps", "", lines, include=(0.0,)))
     if not panels:
         return None
     figure = Figure(

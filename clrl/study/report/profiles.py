@@ -38,7 +38,7 @@ def profiles(groups: Sequence[Group], scale: Scale) -> Figure | None:
         "Performance profiles",
         "Share of last scores (of all runs and tasks, every task weighing the same) above a "
         "threshold: the higher a line, the better (Agarwal et al. 2021).",
-        [LineChart("", scale.name, "share above it", lines, include=0.0)],
+        [LineChart("", scale.name, "share above it", lines, include=(0.0, 1.0))],
         Table("performance profiles", columns, rows),
         [group.label for group in groups],
     )
