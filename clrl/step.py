@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar
@@ -57,9 +58,11 @@ def gradient_step(
     for p in parameters:  # fused optimizers walk through memory: a gradient laid out otherwise,
         if p.grad is not None and p.grad.stride() != p.stride():  # which a method may have put
             p.grad = torch.empty_like(p).copy_(p.grad)  # there, would move the wrong weights
-    norm = nn.utils.clip_grad_norm_(parameters, max_norm)
+    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     if not torch.isfinite(norm):
         raise NonFiniteGradientError(f"gradient norm {norm.item()} with a loss of {loss.item()}")
+    if max_norm < math.inf:
+        nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
     optimizer.step()
     method.after_step(optimizer.param_groups[0]["lr"])
     return loss.detach(), norm
