@@ -206,14 +206,26 @@ def _notmnist(source: Source, files: list[Path]) -> tuple[Arrays, Arrays]:
 
 
 def _cifar10(source: Source, files: list[Path]) -> tuple[Arrays, Arrays]:
-    batches = [read_cifar(file, (10,)) for file in files]
+    batches = _cifar(files, (10,), (1,) * len(files))
     images, labels = (np.concatenate(part) for part in zip(*batches[:-1], strict=True))
     return (images, labels), batches[-1]
 
 
 def _cifar100(source: Source, files: list[Path]) -> tuple[Arrays, Arrays]:
-    train, test = (read_cifar(file, (20, 100)) for file in files)
+    train, test = _cifar(files, (20, 100), (5, 1))
     return train, test
+
+
+def _cifar(
+    files: list[Path], label_counts: tuple[int, ...], sizes: tuple[int, ...]
+) -> list[Arrays]:
+    """Read files whose sizes are in a known ratio: nothing in one tells that its end is missing."""
+    parts = [read_cifar(file, label_counts) for file in files]
+    unit = max(len(label) // size for (_, label), size in zip(parts, sizes, strict=True))
+    for file, (_, label), size in zip(files, parts, sizes, strict=True):
+        if len(label) != size * unit:
+            raise CorruptError(f"{file}: {len(label)} images: expected {size * unit}")
+    return parts
 
 
 def _digits(source: Source, files: list[Path]) -> tuple[Arrays, Arrays]:

@@ -201,9 +201,13 @@ def test_missing_keys_are_named(tmp_path: Path) -> None:
     assert [line.split()[1] for line in lines] == ["sequence.steps", "agent", "method.name"]
 
 
-def test_another_method_drops_the_settings_of_the_one_before(base: Path) -> None:
+def test_another_method_drops_the_settings_of_the_one_before(
+    base: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     assert load_config(base, ["method.name=ewc"]).method == EWC(strength=100)
+    assert not caplog.messages
     assert load_config(base, ["method.name=si"]).method == SI()
+    assert caplog.messages == ["method.name=si: settings of ewc are dropped (strength: 100)"]
     assert load_config(base, ["method.name=si", "method.strength=3"]).method == SI(strength=3)
     assert type(load_config(base, ["method.name=finetune"]).method) is Method
 

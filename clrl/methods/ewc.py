@@ -31,8 +31,8 @@ class EWC(Penalty):
     - the Fisher is exact over all outputs, not of sampled ones: less variance, no more cost
       (`estimator` has the others);
     - with `normalise` it is divided by its mean over the protected weights, because policies that
-      hardly hesitate have tiny Fishers: one strength then serves every game (the scale is free,
-      as in Schwarz et al. 2018, section 4);
+      hardly hesitate have tiny Fishers: strengths that serve games then differ less (the scale is
+      free, as in Schwarz et al. 2018, section 4);
     - protected are the parameters that tasks share; without `value` the value head is not;
     - in the form `loss`, its gradient is clipped together with the learner's (`max_grad_norm`), as
       a part of the loss would be: a strong one takes the budget from learning;

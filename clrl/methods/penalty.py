@@ -46,8 +46,9 @@ class Penalty(Method):
     gamma: float = 1.0
     """With `online` anchors: `W <- gamma (W + Omega)` when a visit ends; below 1, old ones fade."""
     normalise: bool = True
-    """Divide each visit's importance by its mean: one strength then serves any game or data. Of
-    tasks that are alike, those learned less surely then keep less than their share."""
+    """Divide each visit's importance by its mean, so that the strengths of games and data sets come
+    nearer (they still differ: try several). Of tasks that are alike, those learned less surely then
+    keep less than their share."""
     clip_quantile: float = 1.0
     """Lower importance above this quantile of a visit's to it (0.999, say); 1 leaves all."""
     value: bool = False
@@ -155,7 +156,8 @@ class Penalty(Method):
     def records(self) -> dict[str, float]:
         if not self.penalty.weight or self.strength == 0:
             return {}
-        value = self.penalty.value(self.protected)
+        # what pulls: between separate anchors there is a rest that no weights can be rid of
+        value = self.penalty.value(self.protected) - self.penalty.constant
         return {
             "penalty": self.factor * self.strength * value,
             "importance_mean": self._mean,  # of the last visit, before it is normalised

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -51,6 +52,8 @@ __all__ = [
     "to_dict",
     "to_yaml",
 ]
+
+log = logging.getLogger(__name__)
 
 PROTECTED = ("sequence", "agent.name", "method", "net", "protocol", "seed")
 """Keys that a resumed run keeps: with others it would be another run."""
@@ -139,7 +142,11 @@ def override(data: dict[str, Any], text: str) -> str:
             raise ClrlError(f"command line: {text!r}: {place} is not a section with keys", 2)
     new = yaml_safe.parse(value, f"command line: {path}")
     if keys == ["method", "name"] and section.get("name") != new:
-        section.clear()  # a strength of one method means nothing to another
+        old = section.pop("name", None)
+        if section:  # a strength of one method means nothing to another
+            given = ", ".join(f"{key}: {json.dumps(value)}" for key, value in section.items())
+            log.warning("%s: settings of %s are dropped (%s)", text, old, given)
+        section.clear()
     section[keys[-1]] = new
     return ".".join(keys)
 

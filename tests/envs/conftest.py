@@ -41,16 +41,20 @@ class Published:
                 path.write_bytes(gzip.compress(idx(array), 1))
 
     def cifar(self, name: str) -> None:
-        """Write 30 records a file: [coarse and fine] label, then red, green and blue planes."""
+        """Write 30 records a file: [coarse and fine] label, then red, green and blue planes.
+
+        Those of CIFAR-100 to learn from are five times as many, as in the published files.
+        """
         hundred = name == "cifar100"
         folder = self.root / ("cifar-100-binary" if hundred else "cifar-10-batches-bin")
         folder.mkdir(parents=True)
         for seed, file in enumerate(["train.bin", "test.bin"] if hundred else CIFAR10_FILES):
-            images = np.random.default_rng(seed).integers(0, 256, (30, 3, 32, 32), dtype=np.uint8)
-            labels = ((np.arange(30) + seed) % (100 if hundred else 10)).astype(np.uint8)
+            n = 150 if file == "train.bin" else 30
+            images = np.random.default_rng(seed).integers(0, 256, (n, 3, 32, 32), dtype=np.uint8)
+            labels = ((np.arange(n) + seed) % (100 if hundred else 10)).astype(np.uint8)
             columns = [labels // 5, labels] if hundred else [labels]
             records = np.concatenate(
-                [np.stack(columns, axis=1), images.reshape(30, 3 * 32 * 32)], axis=1
+                [np.stack(columns, axis=1), images.reshape(n, 3 * 32 * 32)], axis=1
             )
             (folder / file).write_bytes(records.tobytes())
             self.truth[f"{name}/{file}"] = images, labels

@@ -210,6 +210,25 @@ def test_a_label_out_of_range_is_named(published: Any, to_idx: Any) -> None:
     assert f"{path}: label 10 of image 7: expected 0..9" in refused("mnist")
 
 
+@pytest.mark.parametrize(
+    ("name", "place", "expected"),
+    [
+        ("cifar10", "cifar-10-batches-bin/data_batch_3.bin", 30),
+        ("cifar10", "cifar-10-batches-bin/test_batch.bin", 30),
+        ("cifar100", "cifar-100-binary/train.bin", 150),
+        ("cifar100", "cifar-100-binary/test.bin", 30),
+    ],
+)
+def test_a_file_that_ends_early_between_two_records_is_named(
+    published: Any, name: str, place: str, expected: int
+) -> None:
+    published.cifar(name)
+    path = published.root / place
+    record = path.stat().st_size // expected
+    path.write_bytes(path.read_bytes()[: -2 * record])
+    assert f"{path}: {expected - 2} images: expected {expected}" in refused(name)
+
+
 def test_as_many_labels_as_images(published: Any, to_idx: Any) -> None:
     published.mnist()
     path = published.root / "mnist/train-labels-idx1-ubyte.gz"

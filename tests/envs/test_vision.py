@@ -240,9 +240,9 @@ def test_a_validation_set_is_taken_from_the_training_set(published: Any) -> None
 
 
 def test_a_set_without_images_is_told(published: Any) -> None:
-    published.cifar("cifar100")  # 30 images: labels up to 29 only
+    published.cifar("cifar100")  # 30 images to test: labels up to 30 only
     with pytest.raises(ClrlError, match="no images") as caught:
-        task("cifar100:80+90").examples("train")
+        task("cifar100:80+90").examples("test")
     assert caught.value.exit_code == 3
 
 

@@ -159,15 +159,24 @@ def test_importance_that_is_not_finite_is_refused_before_it_is_stored(name, bad)
             assert torch.equal(value, values[key])
 
 
-def test_negative_importance_is_refused():
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (torch.nan, "is not finite: .*learning_rate"),
+        (torch.inf, "is not finite: .*learning_rate"),
+        (-1.0, "is negative: .*mend Wrong.importance"),
+    ],
+)
+def test_importance_that_is_no_number_from_0_is_refused_though_the_weights_are_fine(value, told):
     class Wrong(Penalty):
         def importance(self, data: Iterator[Batch]) -> dict[str, torch.Tensor]:
-            return {name: -torch.ones_like(p) for name, p in self.protected.items()}
+            return {n: torch.full_like(p, value) for n, p in self.protected.items()}
 
     method = Wrong()
     method.build(NetSpec((6,), (Linear(8),), TASKS))
-    with pytest.raises(ClrlError, match=r"after 'a' is negative.*mend Wrong.importance"):
+    with pytest.raises(ClrlError, match=f"after 'a' {told}"):
         method.end_task(TASKS[0], batches(TASKS[0]))
+    assert not method.penalty.weight
 
 
 @every_penalty
@@ -249,6 +258,16 @@ def test_the_penalty_is_half_the_strength_times_the_weighted_square_distance():
     method = protecting(strength=7.0, normalise=False)
     expected = 0.5 * 7.0 * sum(float(f.sum()) for f in method.penalty.weight.values()) * 0.01
     assert method.records()["penalty"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_what_is_recorded_is_what_pulls_not_what_remains_between_anchors():
+    method = protecting(normalise=False)
+    visit(method, TASKS[1])  # another anchor, beside that of the visit before
+    with torch.no_grad():
+        for name, anchor in method.penalty.anchor.items():
+            method.net.get_parameter(name).copy_(anchor)
+    assert method.penalty.value(method.protected) > 1e-6
+    assert method.records()["penalty"] == pytest.approx(0.0, abs=1e-9)
 
 
 @pytest.mark.parametrize("name", ["mas", "si", "spp"])
