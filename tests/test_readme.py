@@ -82,9 +82,15 @@ def test_commands_and_options_exist():
     lines = [line.split("#")[0] for block in blocks("console") for line in block.splitlines()]
     commands = [shlex.split(line) for line in lines if line.startswith("clrl")]
     assert len(commands) >= 6
+    folders = []
     for _, name, *arguments in commands:
+        if name == "train" and "--dry-run" not in arguments:
+            file, *overrides = arguments
+            if (ROOT / file).exists():  # not the reader's own
+                folders.append(load_config(ROOT / file, overrides).name)
         options = {option for p in group.commands[name].params for option in p.opts}
         assert {a for a in arguments if a.startswith("--")} <= options
+    assert len(set(folders)) == len(folders) >= 4  # a run is never made over another
 
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "configs" / "results").glob("*.md"))]

@@ -7,9 +7,9 @@ Each argument is a folder of `seed<k>` folders with a config.yaml and a summary.
 were drawn by chance and heads were float32. Beside this file it writes
 
     runs.md    every run: each game's score after its own visit, and all of them at the end
-    table.md   every method: the share of the old games' scores that is left at the end, and what
+    table.md   every method: the share of each old game's score that is left at the end, and what
                later games came to, as a share of the same game alone, from scratch
-    kept.svg   the share left against the last game's score, a point a run
+    kept.svg   the share left, mean of the old games, against the last game's score, a point a run
     penalty.csv   what a penalty was worth, in units of the loss, in each visit it acted in: of
                   runs whose metrics.jsonl is there
 
@@ -22,6 +22,7 @@ import argparse
 import csv
 import json
 import statistics
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 
@@ -103,12 +104,13 @@ def every_run(groups: dict[str, list[tuple[str, int, dict]]]) -> str:
 def table(groups: dict[str, list[tuple[str, int, dict]]], alone: dict[str, float]) -> str:
     """Return a row a method: means over seeds, and each seed's value."""
     *_, (_, _, any_run) = next(iter(groups.values()))
-    later = any_run["tasks"][1:]
-    head = ["method", "seeds", "old games kept", *(f"{game}, of from scratch" for game in later)]
+    old, later = any_run["tasks"][:-1], any_run["tasks"][1:]
+    head = ["method", "seeds", *(f"{game} kept" for game in old)]
+    head += [f"{game}, of from scratch" for game in later]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for runs in groups.values():
         summaries = [summary for _, _, summary in runs]
-        cells = [percent([kept(summary) for summary in summaries])]
+        cells = [percent(shares) for shares in zip(*map(kept, summaries), strict=True)]
         for j, game in enumerate(any_run["tasks"]):
             if game in later:
                 own = [summary["normalised"]["matrix"][j + 1][j] for summary in summaries]
@@ -118,16 +120,13 @@ def table(groups: dict[str, list[tuple[str, int, dict]]], alone: dict[str, float
     return "\n".join(lines) + "\n"
 
 
-def kept(summary: dict) -> float:
-    """Return the share of the old games' scores that is left at the end."""
+def kept(summary: dict) -> list[float]:
+    """Return the share of each old game's score that is left at the end."""
     matrix = summary["normalised"]["matrix"]
-    old = range(len(matrix) - 2)
-    return statistics.mean(matrix[-1][j] for j in old) / statistics.mean(
-        matrix[j + 1][j] for j in old
-    )
+    return [matrix[-1][j] / matrix[j + 1][j] for j in range(len(matrix) - 2)]
 
 
-def percent(shares: list[float]) -> str:
+def percent(shares: Sequence[float]) -> str:
     """Return a mean and what it is of, in percent."""
     each = ", ".join(f"{100 * share:.0f}" for share in shares)
     return f"{100 * statistics.mean(shares):.0f} % ({each})"
@@ -143,11 +142,12 @@ def drawn(groups: dict[str, list[tuple[str, int, dict]]]) -> Figure:
     axis = figure.add_subplot()
     styles = product(MARKERS, COLORS)  # more than will ever be wanted
     for runs, (marker, color) in zip(groups.values(), styles, strict=False):
-        x = [100 * kept(summary) for _, _, summary in runs]
+        x = [100 * statistics.mean(kept(summary)) for _, _, summary in runs]
         y = [summary["matrix"][-1][-1] for _, _, summary in runs]
         axis.plot(x, y, marker, ls="", color=color, ms=7, alpha=0.85, label=runs[0][0])
     axis.axvline(95, color="0.7", lw=0.8, ls=":")
-    axis.set(xlabel="left of the old games' scores (%)", ylabel="the last game's score (Freeway)")
+    axis.set(xlabel="left of the old games' scores, mean of both (%)")
+    axis.set_ylabel("the last game's score (Freeway)")
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
