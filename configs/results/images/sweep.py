@@ -3,18 +3,20 @@
     python configs/results/images/sweep.py configs/split_mnist.yaml RUNS OUT [KEY=VALUE...]
         [--methods ewc,si] [--seeds 0,1,2,3,4] [--scenario domain] [--trials 3]
         [--strengths ewc=0.003,0.01,0.03 spp=0.003,0.01,0.03]
-        [--settings 'ewc=normalise: false, n_samples: 5000']
+        [--settings 'ewc=normalise: false, n_samples: 5000'] [--rates 0.0005,0.001]
 
 Every method gets the same net, heads, budget and number of trials (`STRENGTHS`, five each, or every
-other one, or those given), with seed 100 and a tenth of the training set held out and evaluated in
-place of the test set; the best average accuracy wins. Finished runs are not made again, so it can
-be stopped and started. Writes OUT/trials.csv, OUT/results.csv and OUT/table.md.
+other one, or those given; each with every learning rate given), with seed 100 and a tenth of the
+training set held out and evaluated in place of the test set; the best average accuracy wins.
+Finished runs are not made again, so it can be stopped and started. Writes OUT/trials.csv,
+OUT/results.csv and OUT/table.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import json
 import statistics
 from pathlib import Path
@@ -59,6 +61,7 @@ def main() -> None:
     parser.add_argument("--scenario", choices=["task", "domain", "class"], default="task")
     parser.add_argument("--trials", type=int, choices=[3, 5], default=5)
     parser.add_argument("--strengths", nargs="*", default=[], metavar="METHOD=A,B,C")
+    parser.add_argument("--rates", metavar="A,B,C")
     parser.add_argument("--settings", nargs="*", default=[], metavar="METHOD=KEY: VALUE, ...")
     args = parser.parse_intermixed_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -75,37 +78,52 @@ def main() -> None:
             grids[name] = tuple(float(strength) for strength in given.split(","))
         else:
             settings[name] = f", {given}"
+    usual = load_config(args.config, args.changes).agent.learning_rate
+    rates = [float(rate) for rate in args.rates.split(",")] if args.rates else [usual]
     trials, results = [], {}
     for method in args.methods.split(","):
-        best: tuple[float, float] | None = None
-        for strength in grids.get(method, ()):
-            chosen = f"{{name: {method}, strength: {strength}{settings[method]}}}"
-            tuning = [*common, f"method={chosen}", f"sequence.held_out={HELD_OUT}"]
-            name = f"{prefix}-{method}-{strength:g}-trial"
-            summary = summary_of(args.config, args.runs, name, TUNING_SEED, tuning)
+        tried = list(itertools.product(grids.get(method, [None]), rates))
+        best = (float("-inf"), tried[0])
+        for choice in tried if len(tried) > 1 else []:
+            changes = [*common, f"sequence.held_out={HELD_OUT}", *chosen(method, choice, settings)]
+            name = f"{run_name(prefix, method, choice, usual)}-trial"
+            summary = summary_of(args.config, args.runs, name, TUNING_SEED, changes)
             accuracy = summary["metrics"]["average_performance"]
-            trials.append({"method": method, "strength": strength, "held_out_accuracy": accuracy})
-            if best is None or accuracy > best[0]:
-                best = (accuracy, strength)
-            write(args.out / "trials.csv", trials)
-        strength = f", strength: {best[1]}" if best else ""
-        chosen = f"{{name: {method}{strength}{settings[method]}}}"
-        results[method] = [
-            {"method": method, "strength": best[1] if best else "", "seed": int(seed)}
-            | figures(
-                summary_of(
-                    args.config,
-                    args.runs,
-                    f"{prefix}-{method}-{best[1]:g}" if best else f"{prefix}-{method}",
-                    int(seed),
-                    [*common, f"method={chosen}"],
-                )
+            strength, rate = choice
+            trials.append(
+                {"method": method, "strength": strength, "learning_rate": rate}
+                | {"held_out_accuracy": accuracy}
             )
+            best = max(best, (accuracy, choice), key=lambda found: found[0])
+            write(args.out / "trials.csv", trials)
+        strength, rate = choice = best[1]
+        changes = [*common, *chosen(method, choice, settings)]
+        name = run_name(prefix, method, choice, usual)
+        results[method] = [
+            {"method": method, "strength": "" if strength is None else strength}
+            | {"learning_rate": rate, "seed": int(seed)}
+            | figures(summary_of(args.config, args.runs, name, int(seed), changes))
             for seed in args.seeds.split(",")
         ]
         write(args.out / "results.csv", [row for rows in results.values() for row in rows])
         (args.out / "table.md").write_text(table(results))
     print(table(results))
+
+
+Choice = tuple[float | None, float]  # strength and learning rate
+
+
+def chosen(method: str, choice: Choice, settings: dict[str, str]) -> list[str]:
+    """Return what a choice changes in the configuration."""
+    strength, rate = choice
+    text = "" if strength is None else f", strength: {strength}"
+    return [f"agent.learning_rate={rate}", f"method={{name: {method}{text}{settings[method]}}}"]
+
+
+def run_name(prefix: str, method: str, choice: Choice, usual: float) -> str:
+    strength, rate = choice
+    parts = [prefix, method, *([] if strength is None else [f"{strength:g}"])]
+    return "-".join([*parts, *([] if rate == usual else [f"lr{rate:g}"])])
 
 
 def figures(summary: dict) -> dict:
@@ -131,7 +149,10 @@ def write(path: Path, rows: list[dict]) -> None:
 def table(results: dict[str, list[dict]]) -> str:
     """Return a Markdown table: means over seeds with the half-width of a 95 % t interval."""
     joint = results.get("joint")
-    lines = ["| method | strength | ACC | BWT | FWT (SPP) | SMT |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| method | strength | learning rate | ACC | BWT | FWT (SPP) | SMT |",
+        "|---" * 7 + "|",
+    ]
     for method, rows in results.items():
         transfers = []
         for k, row in enumerate(rows):
@@ -146,7 +167,8 @@ def table(results: dict[str, list[dict]]) -> str:
             interval(transfers) if method != "joint" else "",
             interval([row["smt"] for row in rows]),
         ]
-        lines.append(f"| {method} | {rows[0]['strength']} | " + " | ".join(cells) + " |")
+        first = [method, f"{rows[0]['strength']}", f"{rows[0]['learning_rate']:g}"]
+        lines.append(f"| {' | '.join([*first, *cells])} |")
     return "\n".join(lines) + "\n"
 
 
