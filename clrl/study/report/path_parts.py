@@ -112,10 +112,9 @@ def _over_generations(paths: Paths, column: str) -> LineChart:
     for i, one in enumerate(paths.evolution):
         y = getattr(one, column)
         lines.append(Line(i, [(k + 1, float(y[k])) for k in _some(one, POINTS)]))
-    title, include = {"mean": ("mean fitness", (0.0,)), "diversity": ("diversity", (0.0, 1.0))}[
-        column
-    ]
-    return LineChart(title, "generation", "", lines, include=include)
+    if column == "mean":
+        return LineChart("mean fitness", "generation", "", lines, include=(0.0,))
+    return LineChart("diversity", "generation", "", lines, include=(0.0, 1.0))
 
 
 def _some(one: Evolution, most: int) -> list[int]:

@@ -11,7 +11,9 @@ were drawn by chance and heads were float32. Beside this file it writes
                later games came to, as a share of the same game alone, from scratch
     kept.svg   the share left, mean of the old games, against the last game's score, a point a run
     penalty.csv   what a penalty was worth, in units of the loss, in each visit it acted in: of
-                  runs whose metrics.jsonl is there
+                  runs whose metrics.jsonl is there (the file committed is of runs that recorded
+                  the rest between separate anchors with it: it was taken off afterwards, 5 times
+                  the constant in each run's checkpoint at 551,936 steps)
 
 Shares are of human-normalised scores, so that random play has 0.
 """
