@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -209,8 +209,9 @@ class Learner:
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Return the context of forward passes: bfloat16 where asked for."""
-        device = self.settings.device.type
-        return torch.autocast(device, dtype=torch.bfloat16, enabled=self.settings.bf16)
+        if not self.settings.bf16:
+            return nullcontext()
+        return torch.autocast(self.settings.device.type, dtype=torch.bfloat16)
 
     def seed_for(self, *stream: int) -> int:
         """Derive a 31-bit seed from the run's seed and the numbers that name a stream.

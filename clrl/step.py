@@ -48,13 +48,14 @@ def gradient_step(
     Raises:
         NonFiniteGradientError: when the gradient holds NaN or infinity; nothing was changed.
     """
-    optimizer.zero_grad(set_to_none=True)
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for p in parameters:  # what `zero_grad` does, of which 0.1 ms is for torch's profiler
+        p.grad = None
     loss = loss_fn(batch)
     with autocast():
         extra = method.loss(batch, loss_fn)
     (loss + extra).backward()  # type: ignore[no-untyped-call]
     method.edit_gradients(loss_fn)
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for p in parameters:  # fused optimizers walk through memory: a gradient laid out otherwise,
         if p.grad is not None and p.grad.stride() != p.stride():  # which a method may have put
             p.grad = torch.empty_like(p).copy_(p.grad)  # there, would move the wrong weights

@@ -12,9 +12,9 @@ the first convolution, by far the dearest, is computed path by path where each h
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -78,10 +78,10 @@ class PathNet(Net):
         widths = [place.spec.out for place in self.places if place.spec is not None]
         inputs = [spec.input_shape[0], *widths]
         n = self.settings.n_modules
-        self.layers = nn.ModuleList(
-            nn.ModuleList(self._module(i, inputs[i]) for _ in range(n))
-            for i in range(self.n_layers)
-        )
+        self._by_layer = [
+            [self._module(i, inputs[i]) for _ in range(n)] for i in range(self.n_layers)
+        ]
+        self.layers = nn.ModuleList(map(nn.ModuleList, self._by_layer))
         self.heads = Heads(replace(spec, shared_head=False), widths[-1] * self.places[-1].positions)
         size = (self.n_layers, n)
         self.register_buffer("frozen", torch.zeros(size, dtype=torch.bool))
@@ -89,7 +89,7 @@ class PathNet(Net):
         self.register_buffer("rows", self.paths.clone(), persistent=False)
         self._learned = 0  # the task whose head rows from K on use
 
-    def _module(self, i: int, n_in: int) -> nn.Module:
+    def _module(self, i: int, n_in: int) -> Module:
         place = self.places[i]
         layer: Module
         if isinstance(place.spec, Conv):
@@ -98,7 +98,8 @@ class PathNet(Net):
         else:
             assert place.spec is not None
             layer = nn.Linear(n_in * place.positions, place.spec.out)
-        return orthogonal(layer, self._gain(i))
+        orthogonal(layer, self._gain(i))
+        return layer
 
     def _gain(self, i: int) -> float:
         settings, n = self.settings, self.settings.n_active
@@ -139,7 +140,7 @@ class PathNet(Net):
     def renew(self) -> None:
         """Draw all modules anew that are not frozen."""
         for i, row in enumerate(self.frozen.tolist()):
-            for module, frozen in zip(self._modules_of(i), row, strict=True):
+            for module, frozen in zip(self._by_layer[i], row, strict=True):
                 if not frozen:
                     orthogonal(module, self._gain(i))
 
@@ -159,11 +160,8 @@ class PathNet(Net):
             self.heads.value[task.id].requires_grad_(True)
         fixed = (self.frozen if frozen is None else frozen).tolist()
         for i, row in enumerate(fixed):
-            for module, never in zip(self._modules_of(i), row, strict=True):
+            for module, never in zip(self._by_layer[i], row, strict=True):
                 module.requires_grad_(modules and not never)
-
-    def _modules_of(self, i: int) -> list[Module]:
-        return list(cast(Iterable[Module], self.layers[i]))
 
     def can_play(self, task: Task) -> bool:
         return bool(self.paths[task.id].any())
@@ -188,10 +186,12 @@ class PathNet(Net):
 
     def _hidden(self, x: Tensor, route: Tensor) -> list[Tensor]:
         """Return what each layer gives to the next: the aggregate of each sample's modules."""
-        active = self.rows[route]  # (B, L, M)
+        alike = bool((route == route[0]).all())
+        active = self.rows[route[:1] if alike else route]  # (B, L, M); (1, L, M) of one path
         begun = active[:, 0].any(-1)
         if not bool(begun.all()):
-            raise ClrlError(f"route {int(route[~begun][0])} has no path yet: begin its task first")
+            first = route[int((~begun).nonzero()[0])]
+            raise ClrlError(f"route {int(first)} has no path yet: begin its task first")
         used = active.any(0).tolist()
         h, hidden = as_input(x), list[Tensor]()
         for i, place in enumerate(self.places[:-1]):
@@ -206,7 +206,8 @@ class PathNet(Net):
     def _layer(self, i: int, h: Tensor, used: list[bool], active: Tensor) -> Tensor:
         modules = [m for m, on in enumerate(used) if on]
         y = self._side_by_side(i, modules, h).relu_()
-        return _aggregated(y, active[:, modules], mean=self._aggregate(i) == "mean")
+        counted = active[:, modules] if len(active) > 1 else None  # of one path all are its own
+        return _aggregated(y, len(modules), counted, mean=self._aggregate(i) == "mean")
 
     def _first(self, h: Tensor, route: Tensor, used: list[bool], active: Tensor) -> Tensor:
         """Do as `_layer` does with the first; path by path it takes 0.4 to 0.7 of the time."""
@@ -216,42 +217,43 @@ class PathNet(Net):
         order = route.argsort()
         parts = h.permute(0, 2, 3, 1).index_select(0, order).permute(0, 3, 1, 2)  # in its layout
         each = zip(torch.split(parts, counts.tolist()), self.rows[rows, 0], strict=True)
-        found = [
-            self._layer(0, part, own.tolist(), own.expand(len(part), -1)) for part, own in each
-        ]
+        found = [self._layer(0, part, own.tolist(), own[None]) for part, own in each]
         return torch.cat(found).index_select(0, order.argsort())
 
     def _side_by_side(self, i: int, modules: Sequence[int], h: Tensor) -> Tensor:
         """Return (B, out * n, ...): of each of the layer's units, n modules' side by side."""
         place = self.places[i]
-        weight, bias = _stacked(self._modules_of(i), modules)
+        weight, bias = _stacked([self._by_layer[i][m] for m in modules])
         if isinstance(place.spec, Conv):
             return F.conv2d(h, weight, bias, place.spec.stride, place.spec.padding)
         return F.linear(h.flatten(1), weight, bias)
 
 
-def _stacked(layer: Sequence[Module], modules: Sequence[int]) -> tuple[Tensor, Tensor]:
+def _stacked(chosen: Sequence[Module]) -> tuple[Tensor, Tensor]:
     """Join modules' weights (out, ...) and biases (out,), unit by unit: (out * n, ...)."""
-    chosen = [layer[m] for m in modules]
     biases = [module.bias for module in chosen if module.bias is not None]
     weight = torch.stack([module.weight for module in chosen], 1).flatten(0, 1)
     return weight, torch.stack(biases, 1).flatten()
 
 
-def _aggregated(y: Tensor, active: Tensor, *, mean: bool) -> Tensor:
+def _aggregated(y: Tensor, n: int, active: Tensor | None, *, mean: bool) -> Tensor:
     """Sum the modules that count, or take their mean: (B, out * n, ...) to (B, out, ...).
-
-    As a product with zeros and ones: in bfloat16 half the time of a masked copy and its sum.
 
     Args:
         y: as `_side_by_side` returns it.
-        active: (B, n) bool, which modules count.
+        n: modules side by side.
+        active: (B, n) bool, which of them count; None: all.
         mean: divide by how many they are.
     """
-    n, sides = active.shape[1], y.shape[2:]
+    sides = y.shape[2:]
     if sides:
         y = y.permute(0, 2, 3, 1)  # as it lies in memory: channels last
-    h = torch.bmm(y.reshape(len(y), -1, n), active[:, :, None].to(y.dtype)).squeeze(-1)
+    y = y.reshape(len(y), -1, n)
+    if active is None and not sides:
+        return y.mean(-1) if mean else y.sum(-1)
+    # as a product with zeros and ones: in bfloat16 half the time of a masked copy and its sum
+    ones = y.new_ones(len(y), n, 1) if active is None else active[:, :, None].to(y.dtype)
+    h = torch.bmm(y, ones).squeeze(-1)
     if mean:
-        h = h / active.sum(1, keepdim=True)
+        h = h / (n if active is None else active.sum(1, keepdim=True))
     return h.view(len(h), *sides, -1).permute(0, 3, 1, 2) if sides else h
