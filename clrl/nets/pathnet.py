@@ -204,10 +204,19 @@ class PathNet(Net):
         return hidden
 
     def _layer(self, i: int, h: Tensor, used: list[bool], active: Tensor) -> Tensor:
-        modules = [m for m, on in enumerate(used) if on]
-        y = self._side_by_side(i, modules, h).relu_()
-        counted = active[:, modules] if len(active) > 1 else None  # of one path all are its own
-        return _aggregated(y, len(modules), counted, mean=self._aggregate(i) == "mean")
+        on = [m for m, yes in enumerate(used) if yes]
+        modules = [self._by_layer[i][m] for m in on]
+        counts = active[:, on] if len(active) > 1 else None  # of one path, all do
+        conv = self.places[i].spec
+        if isinstance(conv, Conv):
+            total = _sum_of_maps(modules, conv, h, counts)
+        else:
+            total = _sum_of_units(modules, h.flatten(1), counts)
+        if self._aggregate(i) == "sum":
+            return total
+        if counts is None:
+            return total / len(on)
+        return total / counts.sum(1).view(-1, *[1] * (total.dim() - 1))
 
     def _first(self, h: Tensor, route: Tensor, used: list[bool], active: Tensor) -> Tensor:
         """Do as `_layer` does with the first; path by path it takes 0.4 to 0.7 of the time."""
@@ -220,40 +229,38 @@ class PathNet(Net):
         found = [self._layer(0, part, own.tolist(), own[None]) for part, own in each]
         return torch.cat(found).index_select(0, order.argsort())
 
-    def _side_by_side(self, i: int, modules: Sequence[int], h: Tensor) -> Tensor:
-        """Return (B, out * n, ...): of each of the layer's units, n modules' side by side."""
-        place = self.places[i]
-        weight, bias = _stacked([self._by_layer[i][m] for m in modules])
-        if isinstance(place.spec, Conv):
-            return F.conv2d(h, weight, bias, place.spec.stride, place.spec.padding)
-        return F.linear(h.flatten(1), weight, bias)
 
-
-def _stacked(chosen: Sequence[Module]) -> tuple[Tensor, Tensor]:
-    """Join modules' weights (out, ...) and biases (out,), unit by unit: (out * n, ...)."""
-    biases = [module.bias for module in chosen if module.bias is not None]
-    weight = torch.stack([module.weight for module in chosen], 1).flatten(0, 1)
-    return weight, torch.stack(biases, 1).flatten()
-
-
-def _aggregated(y: Tensor, n: int, active: Tensor | None, *, mean: bool) -> Tensor:
-    """Sum the modules that count, or take their mean: (B, out * n, ...) to (B, out, ...).
+def _sum_of_units(modules: Sequence[Module], h: Tensor, counts: Tensor | None) -> Tensor:
+    """Return (B, out), the sum of f(W h + b) over linear modules.
 
     Args:
-        y: as `_side_by_side` returns it.
-        n: modules side by side.
-        active: (B, n) bool, which of them count; None: all.
-        mean: divide by how many they are.
+        modules: n of them, computed as one.
+        h: (B, in).
+        counts: (B, n) bool, which of them a sample's path uses; None: all.
     """
-    sides = y.shape[2:]
-    if sides:
-        y = y.permute(0, 2, 3, 1)  # as it lies in memory: channels last
-    y = y.reshape(len(y), -1, n)
-    if active is None and not sides:
-        return y.mean(-1) if mean else y.sum(-1)
-    # as a product with zeros and ones: in bfloat16 half the time of a masked copy and its sum
-    ones = y.new_ones(len(y), n, 1) if active is None else active[:, :, None].to(y.dtype)
-    h = torch.bmm(y, ones).squeeze(-1)
-    if mean:
-        h = h / (n if active is None else active.sum(1, keepdim=True))
-    return h.view(len(h), *sides, -1).permute(0, 3, 1, 2) if sides else h
+    y = F.linear(h, torch.cat([m.weight for m in modules]), torch.cat([_bias(m) for m in modules]))
+    y = y.relu_().view(len(h), len(modules), -1)
+    if counts is None:
+        return y.sum(1)
+    return torch.bmm(counts[:, None].to(y.dtype), y).squeeze(1)
+
+
+def _sum_of_maps(modules: Sequence[Module], conv: Conv, h: Tensor, counts: Tensor | None) -> Tensor:
+    """Return (B, out, H, W), the same of convolutions; h is (B, in, H, W).
+
+    Their maps lie unit by unit, and are summed by a product with zeros and ones: in bfloat16 half
+    the time of a masked copy and its sum.
+    """
+    n = len(modules)
+    weight = torch.stack([m.weight for m in modules], 1).flatten(0, 1)
+    bias = torch.stack([_bias(m) for m in modules], 1).flatten()
+    y = F.conv2d(h, weight, bias, conv.stride, conv.padding).relu_()
+    y = y.permute(0, 2, 3, 1)  # as it lies in memory: channels last
+    ones = y.new_ones(len(y), n, 1) if counts is None else counts[:, :, None].to(y.dtype)
+    total = torch.bmm(y.reshape(len(y), -1, n), ones)
+    return total.view(*y.shape[:3], -1).permute(0, 3, 1, 2)
+
+
+def _bias(module: Module) -> Tensor:
+    assert module.bias is not None
+    return module.bias
