@@ -22,7 +22,7 @@ __all__ = ["PathNetMethod"]
 log = logging.getLogger(__name__)
 
 PICTURES_POPULATION = 64  # the paper's
-GAMES = 5  # games, at least, whose mean tells which path was best; those of one evaluation or more
+GAMES = 5  # games of a genotype's last evaluations, at least, that tell which path was best
 SCORED = 5  # genotypes that are scored once more, on the same pictures, before one is the best
 
 
@@ -38,8 +38,8 @@ class PathNetMethod(Method):
 
     Games: every environment plays a genotype. After `episodes` whole games it is worth their mean
     raw return, and meets `tournament` of all others: if the best of those whose worth is known is
-    worth at least as much, a mutated copy of that one overwrites it. A path changes only where a
-    game ends. One not yet evaluated has no worth and never wins.
+    worth more, a mutated copy of that one overwrites it. A path changes only where a game ends. One
+    not yet evaluated has no worth and never wins.
 
     At a task's end the best path's modules are frozen, beside those of all tasks before; when the
     next begins all others are drawn anew, with a new population, head and optimizer. Nothing is
@@ -54,16 +54,19 @@ class PathNetMethod(Method):
     - an optimizer moves the modules that samples of its minibatch used and no other: Adam's and
       RMSProp's moments of the rest stand still, as if there had been no step;
     - a genotype that has won keeps its worth until it is evaluated again;
+    - of games, a rival worth the same overwrites nothing: as long as all of them end at 0, most
+      genotypes would else give way to copies of a few, before there is anything to choose by;
     - where frozen modules stay active, modules are averaged, not summed: a sum grows with all that
       earlier tasks have frozen, beyond what weights are scaled for (10- to 30-fold by the fourth
       game), a mean hardly changes;
     - initial weights are scaled so that N modules together start like a layer (`init`);
-    - the best path, of which the paper says only that it is the fittest: of games, the one with the
-      highest mean of its last evaluations, 5 games or more in all, since it was made (tournaments
-      go by the last one: in all of them old weights would count against old genotypes); of
-      pictures, whose last evaluation may be long ago, the best of the fittest 5 on `window` batches
-      of training data at the task's end. Of equals the last evaluated; if none was, the one whose
-      games so far were best.
+    - the best path, of which the paper says only that it is the fittest: of games, the one whose
+      last evaluations, of 5 games or more where it has had as many, were farthest above what all
+      genotypes were worth at the time, as if two evaluations more had been neither above nor below
+      (`tournaments.Population.ranked`): one lucky game decides nothing; of pictures, whose last
+      evaluation may be long ago, the best of the fittest 5 on `window` batches of training data at
+      the task's end. Of equals the last evaluated; if none was, the one whose games so far were
+      best.
     """
 
     modules: int = 10
@@ -255,7 +258,7 @@ class PathNetMethod(Method):
 
     def _best(self, data: Iterator[Batch]) -> int:
         """Return the genotype whose path is the task's; pictures: of a few, scored side by side."""
-        few = self._pool.ranked()[:SCORED]
+        few = self._pool.fittest()[:SCORED]
         if self._games or len(few) < 2:
             return self._tournaments.best()
         right = [0] * len(few)

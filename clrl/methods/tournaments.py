@@ -15,14 +15,21 @@ from clrl.methods.evolution import Edges, drawn_rivals, mutated, random_genotype
 __all__ = ["Asynchronous", "Outcome", "Population", "Serial"]
 
 
+DOUBT = 2  # evaluations that were neither good nor bad, beside those a genotype has had
+
+
 class Population:
     """Genotypes (P, L, N), and what each was worth in its evaluations since it was made.
 
     Attributes:
         genotypes: (P, L, N) long.
-        worths: (P, K) the last K evaluations, the newest first; NaN: there was none.
+        fitness: (P,) what each was worth when last evaluated; NaN: pending, not known yet.
+        margins: (P, K) of the last K evaluations, the newest first, by how much they were above the
+            mean of all that was known then; NaN: there was none.
         when: (P,) long, the number of the last one, counted over the population.
     """
+
+    _STATE = ("genotypes", "fitness", "margins", "when")
 
     def __init__(
         self,
@@ -36,37 +43,41 @@ class Population:
         self.n_modules, self.rate, self.edges = n_modules, rate, edges
         self.generator = generator
         self.genotypes = random_genotypes(*shape, n_modules, generator)
-        self.worths = torch.full((shape[0], n_kept), math.nan, dtype=torch.float64)
+        self.fitness = torch.full((shape[0],), math.nan, dtype=torch.float64)
+        self.margins = torch.full((shape[0], n_kept), math.nan, dtype=torch.float64)
         self.when = torch.zeros(shape[0], dtype=torch.long)
 
-    @property
-    def fitness(self) -> Tensor:
-        """(P,) what each was worth when last evaluated; NaN: pending, not known yet."""
-        return self.worths[:, 0]
-
-    def evaluated(self, own: int, worth: float) -> None:
-        """Take in what an evaluation found."""
-        self.worths[own] = self.worths[own].roll(1)
-        self.worths[own, 0] = worth
-        self.when[own] = self.when.max() + 1
+    def evaluated(self, found: Sequence[tuple[int, float]]) -> None:
+        """Take in what evaluations that ended together have found."""
+        for own, worth in found:
+            self.fitness[own] = worth
+            self.when[own] = self.when.max() + 1
+        mean = self.fitness.nanmean()
+        for own, worth in found:
+            self.margins[own] = self.margins[own].roll(1)
+            self.margins[own, 0] = worth - mean
 
     def overwrite(self, loser: int, winner: int) -> None:
         """Put a mutated copy of the winner in the loser's place; its fitness is not known."""
         self.genotypes[loser] = mutated(
             self.genotypes[winner], self.n_modules, self.rate, self.edges, self.generator
         )
-        self.worths[loser] = math.nan
+        self.fitness[loser] = self.margins[loser] = math.nan
 
-    def fittest_of(self, rivals: Iterable[int]) -> int | None:
-        """Return the fittest of some, of equals the last evaluated; None: none is known."""
-        return next(iter(self._ranked(self.fitness, rivals)), None)
+    def fittest(self, some: Iterable[int] | None = None) -> list[int]:
+        """Return those (of some) whose fitness is known, the best first, of equals the newest."""
+        return self._ranked(self.fitness, range(len(self.when)) if some is None else some)
 
     def ranked(self) -> list[int]:
-        """Return those that were evaluated, the best first, of equals the last evaluated.
+        """Return those that were evaluated, the best first, of equals the newest.
 
-        By the mean of the evaluations that are kept.
+        By the sum of their margins over their number and `DOUBT` more: one lucky evaluation does
+        not stand against several good ones; nor do early ones, when all were worse, count against
+        who has been there longest.
         """
-        return self._ranked(self.worths.nanmean(1), range(len(self.when)))
+        known = (~self.margins.isnan()).sum(1)
+        worth = self.margins.nansum(1) / (known + DOUBT)
+        return self._ranked(worth.where(known > 0, math.nan), range(len(self.when)))
 
     def _ranked(self, worth: Tensor, some: Iterable[int]) -> list[int]:
         keys = list(zip(worth.tolist(), self.when.tolist(), strict=True))
@@ -74,7 +85,7 @@ class Population:
         return sorted(known, key=keys.__getitem__, reverse=True)
 
     def state_dict(self) -> dict[str, Any]:
-        return {name: getattr(self, name).clone() for name in ("genotypes", "worths", "when")}
+        return {name: getattr(self, name).clone() for name in self._STATE}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if state["genotypes"].shape != self.genotypes.shape:
@@ -82,7 +93,7 @@ class Population:
                 f"a population of shape {tuple(state['genotypes'].shape)}, "
                 f"not {tuple(self.genotypes.shape)}"
             )
-        for name in ("genotypes", "worths", "when"):
+        for name in self._STATE:
             getattr(self, name).copy_(state[name])
 
 
@@ -129,7 +140,7 @@ class Serial:
         if self._batches < self.window:
             return None
         worth = float(self._total) / self.window
-        self.population.evaluated(self.current, worth)
+        self.population.evaluated([(self.current, worth)])
         self._worths.append(worth)
         self._clear()
         if len(self._worths) < 2:
@@ -145,8 +156,7 @@ class Serial:
 
     def best(self) -> int:
         """Return the fittest genotype; before any was evaluated the one being trained."""
-        ranked = self.population.ranked()
-        return ranked[0] if ranked else self.current
+        return next(iter(self.population.fittest()), self.current)
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -165,9 +175,9 @@ class Asynchronous:
     """Workers that evaluate a genotype each, for some games; then it meets others.
 
     Its fitness is the mean return of those games. Some others are drawn of all: if the best of them
-    whose fitness is known is worth at least as much, it is overwritten by a mutated copy of that
-    one. Its worker goes on with the genotype that has waited longest (with as many workers as
-    genotypes: the same, or what has overwritten it; one genotype alone is played by all).
+    whose fitness is known is worth more, it is overwritten by a mutated copy of that one. Its
+    worker goes on with the genotype that has waited longest (with as many workers as genotypes: the
+    same, or what has overwritten it; one genotype alone is played by all).
 
     Games that end at the same step are all taken in before any of their genotypes meets others.
     One whose games end earlier in a round meets rivals as they were worth in the round before.
@@ -191,6 +201,7 @@ class Asynchronous:
             games: (worker, return), each played wholly under the genotype that the worker holds.
         """
         through = [own for worker, return_ in games for own in self._evaluated(worker, return_)]
+        self.population.evaluated(through)
         return [self._met(*each) for each in through]
 
     def _evaluated(self, worker: int, return_: float) -> list[tuple[int, float]]:
@@ -201,7 +212,6 @@ class Asynchronous:
             return []
         own, fitness = self.holds[worker], self._total[worker] / self.episodes
         self._total[worker], self._games[worker] = 0.0, 0
-        self.population.evaluated(own, fitness)
         self._waiting.append(own)
         self.holds[worker] = self._waiting.popleft()
         return [(own, fitness)]
@@ -209,15 +219,15 @@ class Asynchronous:
     def _met(self, own: int, fitness: float) -> Outcome:
         population = self.population
         rivals = drawn_rivals(population.fitness, own, self.n_rivals, population.generator)
-        best = population.fittest_of(rivals)
-        if best is None or population.fitness[best] < fitness:
+        best = next(iter(population.fittest(rivals)), None)
+        if best is None or population.fitness[best] <= fitness:
             return Outcome(fitness, fitness, None)
         outcome = Outcome(float(population.fitness[best]), fitness, own)
         population.overwrite(own, best)
         return outcome
 
     def best(self) -> int:
-        """Return the fittest genotype; before any was evaluated the one that began best."""
+        """Return the genotype that `ranked` has first; before any was evaluated who began best."""
         ranked = self.population.ranked()
         if ranked:
             return ranked[0]

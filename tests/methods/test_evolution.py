@@ -200,8 +200,8 @@ def test_workers_take_the_genotype_that_has_waited_longest():
     assert alone.holds == [0, 1]  # as many workers as genotypes: each keeps its place
 
 
-def test_one_at_least_as_good_overwrites_and_one_worse_does_not():
-    for returns, loser in (((5.0, 4.0), 1), ((5.0, 5.0), 1), ((5.0, 6.0), None)):
+def test_one_worth_more_overwrites_and_none_else():
+    for returns, loser in (((5.0, 4.0), 1), ((5.0, 5.0), None), ((5.0, 6.0), None)):
         pool = population(2, rate=0.0)
         workers = Asynchronous(pool, episodes=1, n_rivals=1)
         workers.assign(2)
@@ -210,7 +210,7 @@ def test_one_at_least_as_good_overwrites_and_one_worse_does_not():
         assert finish(workers, 1, returns[1]).loser == loser
         if loser is None:
             assert torch.equal(pool.genotypes, before)
-            assert float(pool.fitness[1]) == 6.0
+            assert float(pool.fitness[1]) == returns[1]
         else:
             assert torch.equal(pool.genotypes[1], before[0])  # mutated with chance 0
             assert pool.fitness[1].isnan()  # not known, in place of the loser's own
@@ -232,7 +232,7 @@ def test_a_pending_genotype_never_wins():
         return_ = -1_000 + float(torch.rand((), generator=draw))
         outcome = finish(workers, worker, return_)
         best = max(known, key=known.get) if known else None  # all others are met
-        if best is None or known[best] < return_:
+        if best is None or known[best] <= return_:
             assert outcome.loser is None
             continue
         overwritten += 1
@@ -256,30 +256,34 @@ def test_the_best_of_a_task_is_the_fittest_known_else_the_best_begun():
     assert workers.best() == 1  # the only one evaluated
     serial = Serial(pool := population(4), window=1)
     assert serial.best() == serial.current
-    pool.evaluated(2, 0.1)
+    pool.evaluated([(2, 0.1)])
     assert serial.best() == 2
 
 
-def test_the_best_is_told_by_the_mean_of_the_last_evaluations_of_equals_by_the_latest():
-    pool = population(5, kept=3)
-    for own, worth in ((0, 100.0), (0, 2.0), (0, 4.0), (0, 6.0), (1, 9.0), (2, 5.0), (1, 0.0)):
-        pool.evaluated(own, worth)
-    assert pool.fitness[:3].tolist() == [6.0, 0.0, 5.0]  # the last one
-    assert pool.ranked() == [2, 1, 0]  # 5; 4.5; (2 + 4 + 6) / 3 = 4
-    pool.overwrite(0, 2)
-    assert pool.ranked() == [2, 1]  # nothing is known of it any more
-    pool.evaluated(0, 4.25)
-    assert pool.ranked() == [2, 1, 0]
-    pool.evaluated(0, 4.75)  # 4.5, as the second, and later
-    assert pool.ranked() == [2, 0, 1]
-    pool.evaluated(1, 4.5)  # (9 + 0 + 4.5) / 3: the same, and later still
-    assert pool.ranked() == [2, 1, 0]
+def test_the_best_is_told_by_margins_over_the_mean_and_doubt_of_equals_by_the_latest():
+    pool = population(5, kept=2)
+    pool.evaluated([(0, 4.0), (1, 8.0), (2, 0.0)])  # together: 0, 4 and -4 above their mean
+    pool.evaluated([(0, 10.0), (1, 8.0)])  # with what was known of 2, a mean of 6: 4 and 2
+    assert pool.fitness[:3].tolist() == [10.0, 8.0, 0.0]  # the last one
+    assert pool.fittest() == [0, 1, 2]
+    # (0 + 4) / 4 = 1; (4 + 2) / 4 = 1.5; -4 / 3
+    assert pool.ranked() == [1, 0, 2]
+    pool.evaluated([(3, 11.0)])  # of 10, 8, 0 and 11, 7.25: 3.75 / 3, the highest return of all
+    assert pool.fittest()[0] == 3
+    assert pool.ranked() == [1, 3, 0, 2]
+    pool.overwrite(3, 1)
+    assert pool.ranked() == [1, 0, 2]  # nothing is known of it any more
+    assert pool.fittest() == [0, 1, 2]
+    pool.evaluated([(3, 12.0)])  # of 10, 8, 0 and 12, 7.5: 4.5 / 3, as the second, and later
+    assert pool.ranked() == [3, 1, 0, 2]
+    pool.evaluated([(1, 10.0)])  # of 10, 10, 0 and 12, 8: the first of its three goes; (2 + 2) / 4
+    assert pool.ranked() == [3, 1, 0, 2]  # as the first, 1, and later
 
 
 def test_of_rivals_worth_the_same_the_last_evaluated_is_copied():
     pool = population(4)
     for own in (2, 1, 3):
-        pool.evaluated(own, 7.0)
+        pool.evaluated([(own, 7.0)])
     workers = Asynchronous(pool, episodes=1, n_rivals=3)
     workers.assign(1)
     assert finish(workers, 0, 6.0) == (7.0, 6.0, 0)
@@ -292,7 +296,7 @@ def test_one_known_rival_of_fifteen_overwrites_as_often_as_it_is_drawn():
         pool = population(16, seed=seed)
         workers = Asynchronous(pool, episodes=1, n_rivals=3)
         workers.assign(16)
-        pool.evaluated(5, 10.0)
+        pool.evaluated([(5, 10.0)])
         overwritten += finish(workers, 0, 1.0).loser is not None
     assert float(stats.binomtest(overwritten, 3_000, 3 / 15).pvalue) > 1e-3
 
@@ -300,8 +304,8 @@ def test_one_known_rival_of_fifteen_overwrites_as_often_as_it_is_drawn():
 def test_games_that_end_together_are_all_known_before_any_genotype_meets_others():
     for order in ([0, 1], [1, 0]):
         pool = population(2)
-        pool.evaluated(0, 50.0)  # of the round before
-        pool.evaluated(1, 0.0)
+        pool.evaluated([(0, 50.0)])  # of the round before
+        pool.evaluated([(1, 0.0)])
         workers = Asynchronous(pool, episodes=1, n_rivals=1)
         workers.assign(2)
         returns = {0: 3.0, 1: 4.0}

@@ -159,7 +159,8 @@ def test_all_that_is_not_frozen_is_drawn_afresh_for_the_next_task():
     assert not learner.optimizer.state
     again = learner.method.state_dict()["population"]
     assert not torch.equal(population["genotypes"], again["genotypes"])
-    assert bool(again["worths"].isnan().all())
+    assert bool(again["fitness"].isnan().all())
+    assert bool(again["margins"].isnan().all())
 
 
 @pytest.mark.parametrize(("agent", "kept"), [("ppo, adam", True), ("supervised, adam", False)])
@@ -336,9 +337,9 @@ def test_evaluations_and_the_final_policy_play_the_best_path():
     for _ in range(6):
         learner.update()
         pool = learner.method.state_dict()["population"]
-        mean = [[x for x in row if x == x] for row in pool["worths"].tolist()]  # known ones
-        keys = [(sum(xs) / len(xs), pool["when"][g]) for g, xs in enumerate(mean) if xs]
-        known = [g for g, xs in enumerate(mean) if xs]
+        margins = [[x for x in row if x == x] for row in pool["margins"].tolist()]  # known ones
+        keys = [(sum(xs) / (len(xs) + 2), pool["when"][g]) for g, xs in enumerate(margins) if xs]
+        known = [g for g, xs in enumerate(margins) if xs]
         best = active_modules(pool["genotypes"][known[keys.index(max(keys))]], 6)
         assert torch.equal(learner.net.paths[0], best)
     assert learner.method.route(SEQUENCE.tasks[0], 3, training=False).tolist() == [0, 0, 0]
@@ -378,8 +379,8 @@ def test_fitness_is_the_raw_return_where_rewards_are_clipped():
     assert max(Generous.brought) > 24  # steps of a game: more than a clipped one can bring
     assert len(found) > 10
     assert found == Generous.brought
-    worths = state["population"]["worths"]
-    assert set(worths[~worths.isnan()].tolist()) <= set(Generous.brought)
+    fitness = state["population"]["fitness"]
+    assert set(fitness[~fitness.isnan()].tolist()) <= set(Generous.brought)
 
 
 def test_a_population_is_as_many_as_environments_or_of_one_path_that_stays():
@@ -428,9 +429,9 @@ def test_of_the_fittest_few_the_one_that_answers_best_at_the_end_is_frozen():
     assert len(set(right)) > 4
     order = sorted(range(8), key=right.__getitem__)  # now the worst are thought the fittest
     for worth, genotype in enumerate(reversed(order)):
-        pool.evaluated(genotype, float(worth))
+        pool.evaluated([(genotype, float(worth))])
     expected = max(order[:5], key=right.__getitem__)
-    assert expected != pool.ranked()[0]
+    assert expected != pool.fittest()[0]
     assert right[expected] > max(right[g] for g in order[:4])
     learner.end_task()
     assert torch.equal(learner.method.state_dict()["winners"][1], pool.genotypes[expected])
