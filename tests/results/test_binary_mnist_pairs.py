@@ -19,34 +19,86 @@ def script(load_script) -> ModuleType:
     return load_script("pathnet/binary_mnist.py")
 
 
-def row(arm: str, pair: str, seed: int, generations: int) -> dict[str, Any]:
-    return {"arm": arm, "pair": pair, "seed": seed, "generations": generations}
-
-
-def test_each_arm_is_divided_by_its_own_control_and_by_alone(script: ModuleType) -> None:
-    rows = []
-    for pair in ("a then b", "c then d"):
-        for seed, (ours, alone, tuned, fixed) in enumerate(
-            ((10, 30, 50, 25), (20, 60, 100, 50), (30, 330, 500, 75))
-        ):
-            counts = {"pathnet": ours, "alone": alone, "finetune": tuned, "fixed alone": fixed}
-            rows += [row(arm, pair, seed, n) for arm, n in counts.items()]
-    lines = [line.split(" | ") for line in script.table(rows).splitlines() if line[:2] == "| "]
-    told = {line[0].strip("| "): line[1:] for line in lines}
-    assert told["second task"][3:6] == [
-        "not within 500",
-        "speed-up over its own control",
-        "over alone",
+def rows_of(script: ModuleType, arm: str, pair: int, seed: int, *reached: Any) -> list[Any]:
+    """A pair's two tasks, each with its generation to every threshold."""
+    tasks = script.PAIRS[pair]
+    shares = {"overlap": 0.5, "by_chance": 0.2} if arm == "pathnet" else {}
+    return [
+        {"arm": arm, "pair": " then ".join(tasks), "seed": seed, "place": place, "task": task}
+        | {"overlap": "", "by_chance": ""}
+        | shares
+        | {"0.98": low, "0.99": middle, "0.998": high}
+        for place, (task, (low, middle, high)) in enumerate(zip(tasks, reached, strict=True), 1)
     ]
-    pathnet, tuned = told["pathnet"], told["finetune"]
-    assert pathnet[0] == "6" and pathnet[1].startswith("20 (")
-    assert pathnet[2:4] == ["20", "0"]  # the median, and none was late
-    for place in (4, 5):  # means 140 and 20, medians 60 and 20
-        assert pathnet[place].startswith("7.00 (") and pathnet[place].endswith("medians 3.00")
-    assert tuned[2:4] == ["100", "2"]
-    assert tuned[4].startswith("0.23 (") and tuned[4].endswith("medians 0.50")  # 50 / 216.7
-    assert tuned[5].startswith("0.65 (") and tuned[5].endswith("medians 0.60")  # 140 / 216.7
-    assert told["alone"][4:6] == ["", ""]
+
+
+def cells(table: str) -> dict[tuple[str, ...], list[str]]:
+    """The rest of each row by its net and threshold."""
+    lines = [line[2:-2].split(" | ") for line in table.splitlines() if line.startswith("| ")]
+    return {tuple(line[:2]): line[2:] for line in lines}
+
+
+def test_a_second_task_is_beside_the_same_task_from_scratch(script: ModuleType) -> None:
+    rows = []
+    # to 99.8 %: each task from scratch, by PathNet and by the fixed net; and as the second one
+    scratch = {"1+3": (40, 100), "1+2": (80, 20), "4+5": (30, 50), "6+7": (60, 30)}
+    second = {"1+3": (20, 50), "1+2": (40, 40), "4+5": (60, 25), "6+7": (30, 60)}
+    for k, (first, then) in enumerate(script.PAIRS):
+        for arm, which in (("pathnet", 0), ("fixed", 1)):
+            for seed in (0, 1):
+                a, b = scratch[first][which], second[then][which]
+                rows += rows_of(script, arm, k, seed, (a / 2, a, a), (b / 4, b / 2, b))
+    told = cells(script.table(rows))
+    # 1+2: 80 / 40, 1+3: 40 / 20, 6+7: 60 / 30, 4+5: 30 / 60: the fourth root of 2 * 2 * 2 / 2
+    assert told["pathnet", "99.8 %"][0] == "8"
+    assert told["pathnet", "99.8 %"][1].startswith("52, ")  # (40 + 80 + 30 + 60) / 4 = 52.5
+    assert told["pathnet", "99.8 %"][2].endswith("(35)")  # of 20, 30, 40 and 60, twice each
+    assert told["pathnet", "99.8 %"][3] == "0, 0"
+    assert told["pathnet", "99.8 %"][4] == "1.41 (1.41 to 1.41)"
+    # 20 / 40, 100 / 20, 30 / 30, 50 / 60: the fourth root of 25 / 12
+    assert told["pathnet", "99.8 %"][5] == "1.20 (1.20 to 1.20)"
+    # 20 / 40, 100 / 50, 30 / 60, 50 / 25
+    assert told["fixed", "99.8 %"][4:] == ["1.00 (1.00 to 1.00)", ""]
+    assert told["fixed", "99 %"][4] == "2.00 (2.00 to 2.00)"
+    assert "speed-up 0.50 (0.50 to 0.50)" in script.table(rows)  # 4+5 after 6+7, by PathNet
+    assert "share 0.50 of their modules, by chance 0.20" in script.table(rows)
+
+
+def test_what_is_not_reached_counts_as_the_limit_and_is_told(script: ModuleType) -> None:
+    rows = []
+    for k in range(4):
+        rows += rows_of(script, "pathnet", k, 0, (10, 20, 250), (10, 20, ""))
+        rows += rows_of(script, "pathnet", k, 1, (10, 20, 250), (10, 20, 100))
+    told = cells(script.table(rows))
+    assert told["pathnet", "99.8 %"][3] == "0, 4"
+    assert told["pathnet", "99.8 %"][4].startswith("0.83 (")  # 250 / ((500 + 100) / 2)
+    assert told["pathnet", "99.8 %"][5] == ""  # the fixed net was not run
+    assert told["pathnet", "99 %"][3] == "0, 0"
+
+
+def test_a_task_is_learned_until_the_highest_threshold(script: ModuleType) -> None:
+    class Learner:
+        """Reaches 98 % in the fourth window, 99.8 % in the eighth."""
+
+        task_step, ended = 0, 0
+
+        def begin_task(self, task: object) -> None:
+            self.method = self
+
+        def update(self) -> None:
+            self.task_step += 10
+
+        def records(self) -> dict[str, float]:
+            window = self.task_step // 50
+            fitness = 0.5 if window < 4 else 0.985 if window < 8 else 1.0
+            return {"generations": float(-(-window // 2)), "fitness_winner": fitness}
+
+        def end_task(self) -> None:
+            self.ended += 1
+
+    learner = Learner()
+    assert script.generations(learner, None) == {0.98: 2, 0.99: 4, 0.998: 4}
+    assert (learner.task_step, learner.ended) == (400, 1)
 
 
 def test_the_fixed_net_is_a_path_at_its_largest(script: ModuleType) -> None:
