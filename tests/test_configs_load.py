@@ -54,8 +54,13 @@ def test_the_study_of_quick3_is_of_its_games_and_runs() -> None:
     study = load_study(ALL[0].parent / "transfer_quick3.yaml")
     one = to_dict(load_config(ALL[0].parent / "quick3_finetune.yaml"))
     assert set(study.sources) == set(study.targets) == set(SEQUENCES["quick3"].entries(None))
-    for key in ("agent", "net", "protocol", "precision"):
-        assert to_dict(study.config.run)[key] == one[key]
+    run = to_dict(study.config.run)
+    for key in ("net", "protocol", "precision"):
+        assert run[key] == one[key]
+    assert run["sequence"]["steps"] == one["sequence"]["steps"]
+    # half the environments, for as many samples an update
+    assert run["agent"]["n_envs"] * run["agent"]["n_steps"] == 16 * 64
+    assert run["agent"] | {"n_envs": 16, "n_steps": 64} == one["agent"]
     assert len(study.runs) == 6 * len(study.config.methods) * len(study.config.seeds)
 
 
