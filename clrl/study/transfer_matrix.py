@@ -1,6 +1,7 @@
 """From the runs of a transfer study to its numbers; a pure function of stored evaluations.
 
-A run is compared with the expert of its target and seed over the visit to the target.
+A run is compared with the expert of its target and seed over the visit to the target; where a
+method learns its first task otherwise than fine-tuning does, also with itself alone (see `alone`).
 
 Metrics that divide areas (`Metric.is_ratio`) are over the seeds of a pair the ratio of means: the
 mean of the runs' areas over the mean of the experts'. A game is often learned with one seed and not
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from clrl.study import gains
+from clrl.study.alone import Alone, all_metrics, without_control
 from clrl.study.plan import Study, json_ready
 from clrl.study.ratios import interval_of_ratios, is_unsteady, ratio_of_means, shares
 from clrl.study.statistics import (
@@ -28,8 +30,14 @@ from clrl.study.statistics import (
     probability_of_improvement,
     probability_of_improvement_interval,
 )
-from clrl.study.transfer_metrics import METRICS, Finished, Normalise, Part, Target, part
-from clrl.study.transfer_warnings import censored_speeds, more_work, warnings_of
+from clrl.study.transfer_metrics import METRICS, Finished, Metric, Normalise, Part, Target, part
+from clrl.study.transfer_warnings import (
+    censored_speeds,
+    more_work,
+    narrower_areas,
+    unlearned_sources,
+    warnings_of,
+)
 from clrl.types import ClrlError
 
 __all__ = ["transfer_matrix"]
@@ -55,10 +63,12 @@ def transfer_matrix(
     if not runs:
         raise ClrlError(f"study {study.config.name!r} has no finished run: nothing to compare", 2)
     targets = {name: Target.of(name, study, experts, runs, normalise) for name in study.targets}
+    alone = {name: Alone.of(target, study, runs) for name, target in targets.items()}
+    controls = {name: of.told for name, of in alone.items() if of.told}
+    metrics = all_metrics() if controls else METRICS
     measured = [
-        _Measured(run, of.metrics(run), of.parts(run), of.censored(run))
+        _Measured.of(run, targets[run.planned.target], alone[run.planned.target], metrics)
         for run in runs
-        for of in [targets[run.planned.target]]
     ]
     return {
         "study": json_ready(study.to_dict()),
@@ -66,8 +76,9 @@ def transfer_matrix(
         "targets": study.targets,
         "methods": list(study.config.methods),
         "seeds": list(study.config.seeds),
-        "metrics": {name: metric._asdict() for name, metric in METRICS.items()},
+        "metrics": {name: metric._asdict() for name, metric in metrics.items()},
         "experts": {name: target.told for name, target in targets.items()},
+        "methods_alone": controls,
         "runs": [
             {
                 "method": one.run.planned.method,
@@ -78,15 +89,28 @@ def transfer_matrix(
                 "skipped_lines": one.run.skipped,
                 "metrics": one.metrics,
                 "speed_censored": one.censored,
+                **({"speed_censored_over_alone": one.censored_alone} if controls else {}),
             }
             for one in measured
         ],
-        "matrix": _matrix(study, measured),
-        "summary": _summary(study, measured),
+        "matrix": _matrix(study, measured, metrics),
+        "summary": _summary(study, measured, metrics),
         "warnings": [
             *warnings_of(study, [*experts, *runs], targets),
-            *_unsteady(study, measured),
+            *unlearned_sources(runs),
+            *without_control(study, alone),
+            *narrower_areas({name: (targets[name], alone[name].target) for name in controls}),
+            *_unsteady(study, measured, metrics),
             *censored_speeds([(one.run.planned.method, one.censored) for one in measured]),
+            *censored_speeds(
+                [
+                    (one.run.planned.method, one.censored_alone)
+                    for one in measured
+                    if one.run.planned.method in controls.get(one.run.planned.target, {})
+                ],
+                over=" over the method alone",
+                control="control",
+            ),
             *more_work(experts, runs),
         ],
     }
@@ -96,17 +120,32 @@ def transfer_matrix(
 class _Measured:
     """A run and its numbers by metric; `parts` are of those that are ratios.
 
-    `censored`: in which direction its relative speed is beyond any number.
+    `censored`: in which direction its relative speed is beyond any number; `censored_alone`: that
+    over its method alone.
     """
 
     run: Finished
     metrics: Mapping[str, float | None]
     parts: Mapping[str, Part | None]
     censored: str | None
+    censored_alone: str | None
+
+    @classmethod
+    def of(
+        cls, run: Finished, target: Target, alone: Alone, metrics: Mapping[str, Metric]
+    ) -> _Measured:
+        found = target.metrics(run) | alone.metrics(run)
+        return cls(
+            run,
+            {name: found[name] for name in metrics},
+            target.parts(run) | alone.parts(run),
+            target.censored(run),
+            alone.censored(run),
+        )
 
     def part(self, metric: str) -> Part | None:
         """Return a metric as a ratio; what is none is over 1, so that the same mean serves all."""
-        if METRICS[metric].is_ratio:
+        if metric in self.parts:
             return self.parts[metric]
         return part(self.metrics[metric], 1.0)
 
@@ -124,14 +163,16 @@ class _Pair(NamedTuple):
         return known if len(known) == len(self.parts) and shares(known) is not None else None
 
 
-def _matrix(study: Study, measured: Sequence[_Measured]) -> dict[str, Any]:
+def _matrix(
+    study: Study, measured: Sequence[_Measured], metrics: Mapping[str, Metric]
+) -> dict[str, Any]:
     """Return by metric, method, source and target: the runs' values, their mean and its interval.
 
     The mean is None where a run is lost: of those that are left it would say too much.
     """
     options = _options(study)
     matrix: dict[str, Any] = {}
-    for metric in METRICS:
+    for metric in metrics:
         for method, pairs in _pairs(study, measured, metric).items():
             for (source, target), pair in pairs.items():
                 whole = pair.whole
@@ -142,7 +183,9 @@ def _matrix(study: Study, measured: Sequence[_Measured]) -> dict[str, Any]:
     return matrix
 
 
-def _summary(study: Study, measured: Sequence[_Measured]) -> dict[str, Any]:
+def _summary(
+    study: Study, measured: Sequence[_Measured], metrics: Mapping[str, Metric]
+) -> dict[str, Any]:
     """Return by metric and method what all pairs together say, where they share a unit.
 
     Each pair is a stratum; of a ratio a run is worth its part above the line over the pair's mean
@@ -151,7 +194,7 @@ def _summary(study: Study, measured: Sequence[_Measured]) -> dict[str, Any]:
     """
     options = _options(study)
     summary: dict[str, Any] = {}
-    for name, metric in METRICS.items():
+    for name, metric in metrics.items():
         if metric.has_unit:
             continue
         pairs = _pairs(study, measured, name)
@@ -239,10 +282,12 @@ def _pairs(
     return result
 
 
-def _unsteady(study: Study, measured: Sequence[_Measured]) -> list[str]:
+def _unsteady(
+    study: Study, measured: Sequence[_Measured], metrics: Mapping[str, Metric]
+) -> list[str]:
     """Say of each ratio over which targets what it divides by may as well be 0."""
     told = []
-    for name, metric in METRICS.items():
+    for name, metric in metrics.items():
         pairs = [
             (target, pair.whole)
             for of in _pairs(study, measured, name).values()

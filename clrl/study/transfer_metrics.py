@@ -85,8 +85,16 @@ class Finished:
     @property
     def curve(self) -> Curve:
         """The target's learning curve; raises `ClrlError` where it is lost."""
+        return self._curve(self.planned.target, len(self.planned.sources) + 1)
+
+    @property
+    def first_curve(self) -> Curve:
+        """The learning curve of the first visit: its task is learned from scratch."""
+        return self._curve([*self.planned.sources, self.planned.target][0], 1)
+
+    def _curve(self, task: str, visit: int) -> Curve:
         try:
-            return visit_curve(self.rows, self.planned.target, len(self.planned.sources) + 1)
+            return visit_curve(self.rows, task, visit)
         except ClrlError as error:
             raise ClrlError(f"{self.folder}: {error}") from error
 

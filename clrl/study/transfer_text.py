@@ -13,12 +13,21 @@ from rich.table import Table
 from rich.text import Text
 
 from clrl.run.score_table import number
+from clrl.study.alone import over_alone
 from clrl.study.metrics import mean_of_all
 
-__all__ = ["csv_text", "markdown", "show"]
+__all__ = ["OF_ALONE", "csv_text", "markdown", "show"]
 
 SHOWN = ("transfer_score", "forward_transfer", "relative_speed", "jump_start", "time_to_threshold")
 FEW = 3  # runs that are listed beside their mean; more have an interval
+OF_ALONE = (
+    '"Over fine-tuning alone" is over the expert. A method that learns otherwise from the first is '
+    "slower or faster than that whatever it learned before: to that measure its pace is transfer. "
+    '"Over the method alone" is over its own control: the first visits of its runs that begin with '
+    "the target, from scratch, with the same seed and budget; where a seed has several, the mean "
+    "of what is measured of each. Of a method that begins as fine-tuning does the two are the same "
+    "but for evaluations that controls lack."
+)
 
 Result = Mapping[str, Any]  # of `transfer_matrix`
 
@@ -59,6 +68,8 @@ def markdown(result: Result) -> str:
         f"{study['bootstrap_seed']}); ( ): each run.",
         "",
     ]
+    if result["methods_alone"]:
+        lines += [OF_ALONE, ""]
     lines += [f"**Note:** {_escaped(warning)}\n" for warning in result["warnings"]]
     lines += [
         "## Experts",
@@ -77,6 +88,15 @@ def markdown(result: Result) -> str:
             ],
         ),
     ]
+    if result["methods_alone"]:
+        rows = [
+            [method, name, str(sum(map(len, told["folders"].values())))]
+            + [_runs(told[key], mean_of_all(told[key])) for key in ("mean_score", "last_score")]
+            for name, of in result["methods_alone"].items()
+            for method, told in of.items()
+        ]
+        lines += ["## Methods alone", ""]
+        lines += _rows(["method", "target", "controls", "mean score", "last score"], rows)
     for name, metric in result["metrics"].items():
         header = ["method", "source", *(f"to {target}" for target in result["targets"])]
         lines += [
@@ -97,7 +117,9 @@ def markdown(result: Result) -> str:
 
 def show(result: Result, console: Console) -> None:
     """Print the main metrics as tables."""
-    for name in SHOWN:
+    for name in result["metrics"]:
+        if name.removesuffix(over_alone("")) not in SHOWN:
+            continue
         metric = result["metrics"][name]
         table = Table(
             box=box.SIMPLE_HEAD,

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import re
+import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from scipy import stats
 
-TARGET = "Freeway-vflip"
+from clrl.study.paths import Paths
+from clrl.types import ClrlError
+
+SOURCE, TARGET = "Freeway", "Freeway-vflip"
+ALONE = ("b1", "b4", "pathnet_alone")
 
 
 @pytest.fixture(scope="module")
@@ -18,26 +27,67 @@ def table(load_script) -> ModuleType:
     return load_script("pairs/table.py")
 
 
-def write(runs: Path, arm: str, seed: int, *scores: float) -> None:
-    """Write a run whose target is evaluated at 0, 100, 200... steps of its visit."""
-    folder = runs / f"p1_{arm}" / f"seed{seed}"
+def write(
+    runs: Path,
+    arm: str,
+    seed: int,
+    *scores: float,
+    walk: list[str] | None = None,
+    visit: int | None = None,
+    settings: dict[str, Any] | None = None,
+    name: str | None = None,
+) -> None:
+    """Write a run that learned the walk, 1,000 steps a visit.
+
+    The target is evaluated at 0, 100, 200... steps of one visit (its last), and every task at 900
+    plus its visit's number after its own visit, but for that one.
+    """
+    walk = walk or ([TARGET] if arm in ALONE else [SOURCE, TARGET])
+    visit = visit or len(walk)
+    folder = runs / (name or f"p1_{arm}") / f"seed{seed}"
     folder.mkdir(parents=True)
-    visit = 1 if arm in ("b1", "b4", "pathnet_alone") else 2  # others learned the source first
     rows = []
-    for k, score in enumerate(scores):
-        phase = "during" if 0 < k < len(scores) - 1 else "end"
-        which = visit if k else visit - 1
-        if which == 0:
-            phase = "start"
-        row = {"phase": phase, "visit": which, "step": 1_000 * (visit - 1) + 100 * k}
-        rows.append(row | {"task_evaluated": TARGET, "episode": 0, "return": score})
+
+    def add(phase: str, in_visit: int, step: int, task: str, score: float) -> None:
+        trained = walk[in_visit - 1] if in_visit else None
+        row = {"phase": phase, "visit": in_visit, "step": step, "task_trained": trained}
+        rows.append(row | {"task_evaluated": task, "episode": 0, "return": score})
+
+    began = 1_000 * (visit - 1)
+    add("end" if visit > 1 else "start", visit - 1, began, TARGET, scores[0])
+    for k, score in enumerate(scores[1:], 1):
+        phase = "during" if k < len(scores) - 1 else "end"
+        add(phase, visit, began + 100 * k, TARGET, score)
+    for k, task in enumerate(walk, 1):
+        if k != visit:
+            add("end", k, 1_000 * k, task, 900.0 + k)
+    rows.sort(key=lambda row: row["step"])
     (folder / "evaluations.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (folder / "summary.json").write_text("{}")
+    cost = [{"visit": k, "parameters_trained": 1_000 * k} for k in range(1, len(walk) + 1)]
+    (folder / "summary.json").write_text(json.dumps({"cost": {"visits": cost}}))
+    config: dict[str, Any] = {"precision": "bf16", "sequence": {"steps": 1_000}}
+    config |= {"evaluation": {"every": 100, "episodes": 3}, "agent": {"n_envs": 16}}
+    config["net"] = {"body": "pathnet_atari" if "pathnet" in arm else "a3c"}
+    for key, value in (settings or {}).items():
+        part, _, inner = key.partition(".")
+        config[part] = config[part] | {inner: value} if inner else value
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
 
 
-def cells(line: str) -> list[str]:
-    """Return area, score at the end, transfer score, forward transfer, and both speeds."""
-    return [cell.strip() for cell in line.split("|")][3:9]
+def text_of(table: ModuleType, runs: Path, pair: str = "p1") -> str:
+    return table.table({pair: table.runs_of(runs, pair)})
+
+
+def arm(text: str, name: str) -> list[str]:
+    """Return an arm's seeds, learned, last scores, areas, source's last scores and weights."""
+    (line,) = re.findall(rf"^\|[^|]*\| {name} \| (\d.*) \|$", text.partition("\n\n")[0], re.M)
+    return [cell.strip() for cell in line.split("|")]
+
+
+def beside(text: str, name: str, control: str = "1 from scratch") -> list[str]:
+    """Return the seeds of both, both transfer scores, forward transfer, and both speeds."""
+    (line,) = re.findall(rf"^\|[^|]*\| {name} \| {control} \|(.*)\|$", text, re.M)
+    return [cell.strip() for cell in line.split("|")]
 
 
 def test_scores_and_differences_are_those_worked_by_hand(table, tmp_path):
@@ -46,47 +96,239 @@ def test_scores_and_differences_are_those_worked_by_hand(table, tmp_path):
         write(tmp_path, "b1", seed, 0.0, b1)
         write(tmp_path, "pnn", seed, 0.0, pnn)
         write(tmp_path, "b3", seed, 1.0, 3.0)
-    text = table.table({"p1": table.curves_of(tmp_path, "p1")})
-    (columns,) = [line for line in text.splitlines() if line.startswith("|  | two columns")]
-    area, end, score, forward, speeds, by_area = cells(columns)
-    assert (area, end) == ("4.0, 4.0, 7.0", "8, 8, 14")
-    assert score == "250 (200 to 400)"  # 15 / 6, 4 / 2, 4 / 1
+    text = text_of(table, tmp_path)
+    assert arm(text, "two columns")[2:4] == ["8, 8, 14", "4.0, 4.0, 7.0"]
+    seeds, score, above, forward, speeds, by_area = beside(text, "two columns")
+    assert seeds == "0, 1, 2"
+    assert score == above == "250 (200 to 400)"  # 15 / 6, 4 / 2, 4 / 1; random play scores 0
     assert forward.split()[0] == f"{(5 - 2) / (29.6 - 2):.2f}"  # a human's score is 29.6
     assert speeds == "1.00, 1.00, 1.00"  # evaluated at 100 only
     # below 2, half of what b1 comes to: a line from 0 to h leaves 2 / h of a height of 1
     assert by_area.split()[0] == f"{(2 / 2 + 2 / 4 + 2 / 6) / (2 / 8 + 2 / 8 + 2 / 14):.2f}"
     assert "areas over steps 0 to 100 of" in text
     half = stats.t.ppf(0.975, 2) * np.std([2, 2, 5], ddof=1) / np.sqrt(3)
-    assert f"3 fine-tuned: 3.0 ± {half:.1f} (2.0, 2.0, 5.0)" in text
+    assert f"two columns less 3 fine-tuned: 3.0 ± {half:.1f} (2.0, 2.0, 5.0)" in text
 
 
-def test_a_first_baseline_that_learned_nothing_gives_no_interval(table, tmp_path):
-    for seed, b1 in enumerate([14.0, 0.0, 15.0]):
+def test_the_score_above_random_play_takes_it_off_both_sides(table, tmp_path):
+    for seed in range(3):
+        for name, score in (("p3_b1", 1_258.5), ("p3_pnn", 2_258.5)):
+            walk = ["KungFuMaster"] if name == "p3_b1" else ["CrazyClimber", "KungFuMaster"]
+            write(tmp_path, name[3:], seed, score, score, walk=walk, name=name)
+            file = tmp_path / name / f"seed{seed}" / "evaluations.jsonl"
+            file.write_text(file.read_text().replace(TARGET, "KungFuMaster"))
+    text = text_of(table, tmp_path, "p3")
+    _, score, above, *_ = beside(text, "two columns")
+    assert score == f"{100 * 2258.5 / 1258.5:.0f} (179 to 179)"
+    assert above == "200 (200 to 200)"  # random play scores 258.5
+    assert f"(CrazyClimber to KungFuMaster: {(1258.5 + 258.5) / 2})" in text  # is learned
+
+
+def test_learned_is_half_of_the_way_from_random_play_to_the_best_from_scratch(table, tmp_path):
+    for seed, (b1, b3) in enumerate([(22.0, 10.9), (0.0, 40.0), (20.0, 11.0)]):
+        write(tmp_path, "b1", seed, 0.0, b1)
+        write(tmp_path, "b3", seed, 0.0, b3)
+    text = text_of(table, tmp_path)
+    assert arm(text, "1 from scratch")[:3] == ["0, 1, 2", "2 of 3", "22, 0, 20"]
+    assert arm(text, "3 fine-tuned")[1:3] == ["2 of 3", "10.9, 40, 11"]
+    assert f"from scratch ({SOURCE} to {TARGET}: 11)" in text
+
+
+def test_either_net_from_scratch_tells_what_learned_is_and_no_other_arm(table, tmp_path):
+    write(tmp_path, "b1", 0, 0.0, 0.0)
+    write(tmp_path, "b4", 0, 0.0, 30.0)
+    write(tmp_path, "pathnet_alone", 0, 0.0, 20.0)
+    text = text_of(table, tmp_path)
+    assert f"({SOURCE} to {TARGET}: 10)" in text
+    assert arm(text, "1 from scratch")[1] == "0 of 1"
+
+
+def test_without_a_seed_from_scratch_above_random_play_none_is_called_learned(table, tmp_path):
+    write(tmp_path, "b1", 0, 0.0, 0.0)
+    write(tmp_path, "b3", 0, 0.0, 20.0)
+    text = text_of(table, tmp_path)
+    assert arm(text, "3 fine-tuned")[1] == "- of 1"
+    assert "no line, as none from scratch is above random play" in text
+
+
+@pytest.mark.parametrize("least", [0.0, 0.04, 1.0])
+def test_there_is_no_interval_over_a_control_that_hardly_learned_with_some_seed(
+    table, tmp_path, least
+):
+    for seed, b1 in enumerate([14.0, least, 15.0 - least]):
         write(tmp_path, "b1", seed, 0.0, b1)
         write(tmp_path, "pnn", seed, 0.0, 29.0)
-    text = table.table({"p1": table.curves_of(tmp_path, "p1")})
-    (columns,) = [line for line in text.splitlines() if line.startswith("|  | two columns")]
-    assert cells(columns)[2] == "300"
+    text = text_of(table, tmp_path)
+    assert beside(text, "two columns")[1] == "300 (unsteady)"
+    assert "- (unsteady): no interval, as" in text
     assert "nan" not in text
 
 
-def test_pathnet_stands_beside_its_own_control(table, tmp_path):
+def test_a_mean_within_two_standard_errors_of_0_has_no_interval(table, tmp_path):
+    # mean 35 / 3, standard error 6.0; the least is above a tenth of the largest
+    for seed, b1 in enumerate([6.0, 6.0, 6.0, 60.0]):
+        write(tmp_path, "b1", seed, 0.0, b1)
+        write(tmp_path, "pnn", seed, 0.0, 39.0)
+    assert beside(text_of(table, tmp_path), "two columns")[1] == "200 (unsteady)"
+
+
+def test_pathnet_stands_beside_its_own_control_from_scratch_and_fine_tuning(table, tmp_path):
     for seed, scores in enumerate([(0.0, 8.0, 8.0), (8.0, 8.0, 8.0), (0.0, 0.0, 0.0)]):
-        write(tmp_path, "b1", seed, 0.0, 20.0, 20.0)
-        write(tmp_path, "pathnet_alone", seed, 0.0, 0.0, 8.0)
-        write(tmp_path, "pathnet", seed, *scores)
-    text = table.table({"p1": table.curves_of(tmp_path, "p1")})
-    (columns,) = [line for line in text.splitlines() if line.startswith("|  | PathNet |")]
-    area, _, score, _, speeds, by_area = cells(columns)
-    assert area == "6.0, 8.0, 0.0"
+        write(tmp_path, "b1", seed, 0.0, 0.0, 16.0)
+        write(tmp_path, "b3", seed, 0.0, 12.0, 12.0)
+        write(tmp_path, "pathnet_alone", seed, 0.0, 0.0, 8.0, settings={"agent.n_envs": 8})
+        write(tmp_path, "pathnet", seed, *scores, settings={"agent.n_envs": 8})
+    text = text_of(table, tmp_path)
+    assert arm(text, "PathNet")[3] == "6.0, 8.0, 0.0"
+    _, score, _, _, speeds, by_area = beside(text, "PathNet", "PathNet from scratch")
     assert score.split()[0] == f"{100 * (6 + 8 + 0) / (2 + 2 + 2):.0f}"
     assert speeds == "2.00, faster, slower"  # to 4: 200 / 100; there before it began; never
     # below 4, over 200 steps: each control 4 for 100 steps, then 2 on average for 50
     assert by_area.split()[0] == f"{3 * (4 * 100 + 2 * 50) / (2 * 50 + 0 + 4 * 200):.2f}"
+    _, score, _, _, speeds, _ = beside(text, "PathNet")
+    assert score.split()[0] == f"{100 * (6 + 8 + 0) / (4 + 4 + 4):.0f}"
+    assert speeds == "2.00, faster, slower"  # to 8, half of what b1 comes to
+    _, score, _, _, speeds, _ = beside(text, "PathNet", "3 fine-tuned")
+    assert score.split()[0] == f"{100 * (6 + 8 + 0) / (9 + 9 + 9):.0f}"
+    assert speeds == "1.00, faster, slower"  # to 8 still, which 12 is above at 100
+    assert "PathNet less 3 fine-tuned: " in text
+    assert "PathNet's body is pathnet_atari, the other arms' a3c" in text
+    assert "It learned in 8 environments, they in 16." in text
 
 
 def test_an_area_is_over_what_every_curve_covers(table, tmp_path):
     write(tmp_path, "b1", 0, 0.0, 10.0)
     write(tmp_path, "pnn", 0, 0.0, 10.0, 50.0)
-    text = table.table({"p1": table.curves_of(tmp_path, "p1")})
-    assert "| two columns | 5.0 | 50 | 100 |" in text
+    assert arm(text_of(table, tmp_path), "two columns")[2:4] == ["50", "5.0"]
+
+
+def test_arms_of_other_seeds_are_compared_on_those_of_both(table, tmp_path):
+    for seed in range(5):
+        write(tmp_path, "b1", seed, 0.0, 4.0 + 2 * seed)
+    for seed in (1, 3, 4, 10):
+        write(tmp_path, "b4", seed, 0.0, 12.0)
+    text = text_of(table, tmp_path)
+    assert arm(text, "1 from scratch")[0] == "0, 1, 2, 3, 4"
+    assert arm(text, "4 beside a random column")[0] == "1, 3, 4, 10"
+    seeds, score, *_ = beside(text, "4 beside a random column")
+    assert seeds == "1, 3, 4"
+    assert score.split()[0] == f"{100 * 3 * 12 / (6 + 10 + 12):.0f}"
+
+
+def test_arms_without_a_common_seed_are_not_compared(table, tmp_path):
+    write(tmp_path, "b1", 0, 0.0, 4.0)
+    write(tmp_path, "pnn", 1, 0.0, 4.0)
+    text = text_of(table, tmp_path)
+    assert beside(text, "two columns") == ["none", "", "", "", "", ""]
+    assert "two columns less" not in text
+
+
+def test_paths_overlap_is_of_the_source_and_the_target(table, tmp_path, monkeypatch):
+    active = np.zeros((3, 1, 4), dtype=bool)
+    active[0, 0, :2] = active[1, 0, 2:] = active[2, 0, 1:3] = True  # 1 of 3 in common, 0 and 2
+    paths = Paths(("a", "b", "c"), active, active, active, False, ())
+    monkeypatch.setattr(table, "load_paths", lambda run: paths)
+    write(tmp_path, "pathnet", 0, 0.0, 4.0, walk=[SOURCE, "Freeway-hflip", TARGET])
+    told = table.overlaps({"p1": table.runs_of(tmp_path, "p1")})
+    # of 4 modules 2 and 2: none, one or both in common in 1, 4 and 1 of 6 ways
+    assert f"- {SOURCE} to {TARGET}: 0.33; by chance {(4 / 3 + 1) / 6:.2f}" in told
+
+
+# ----------------------------------------------------------------------------- what runs are taken
+
+
+@pytest.mark.parametrize(
+    ("walk", "visit"),
+    [
+        ([SOURCE, TARGET, "Freeway-hflip", TARGET], 2),
+        ([SOURCE, "Freeway-hflip", TARGET], 3),
+        ([TARGET, SOURCE, TARGET], 3),
+    ],
+)
+def test_a_longer_run_serves_by_the_first_visit_to_the_target_after_the_source(
+    table, tmp_path, walk, visit
+):
+    write(tmp_path, "pnn", 0, 3.0, 5.0, walk=walk, visit=visit)
+    run = table.runs_of(tmp_path, "p1")["pnn"][0]
+    assert [tuple(point) for point in run.curve] == [(0, 3.0), (100, 5.0)]
+    assert run.source_last == 901.0 + walk.index(SOURCE)
+    assert run.trained == 1_000 * visit
+    told = f"two columns: learned {', '.join(walk[:visit])}\n" in text_of(table, tmp_path)
+    assert told == (walk[:visit] != [SOURCE, TARGET])
+
+
+@pytest.mark.parametrize(
+    ("arm", "walk", "wanted"),
+    [
+        ("pnn", ["Freeway-hflip", TARGET], "Freeway, later Freeway-vflip"),
+        ("pnn", [TARGET, SOURCE], "Freeway, later Freeway-vflip"),
+        ("b1", [SOURCE, TARGET], "Freeway-vflip first"),
+    ],
+)
+def test_a_run_of_another_walk_is_refused(table, tmp_path, arm, walk, wanted):
+    write(tmp_path, arm, 0, 3.0, 5.0, walk=walk)
+    with pytest.raises(ClrlError, match=f"learned {', '.join(walk)}: expected {wanted}"):
+        table.runs_of(tmp_path, "p1")
+
+
+def test_sources_and_weights_are_told_by_arm(table, tmp_path):
+    for seed in range(2):
+        write(tmp_path, "b1", seed, 0.0, 10.0)
+        write(tmp_path, "pnn", seed, 0.0, 10.0)
+    text = text_of(table, tmp_path)
+    assert arm(text, "two columns")[4:] == ["901, 901", "2,000"]
+    assert arm(text, "1 from scratch")[4:] == ["", "1,000"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("precision", "float32"),
+        ("sequence.steps", 2_000),
+        ("evaluation.every", 50),
+        ("evaluation.episodes", 5),
+        ("agent.n_envs", 8),
+    ],
+)
+def test_runs_of_a_pair_that_were_made_otherwise_are_refused(table, tmp_path, key, value):
+    write(tmp_path, "b1", 0, 0.0, 10.0)
+    write(tmp_path, "pnn", 0, 0.0, 10.0)
+    write(tmp_path, "pnn", 1, 0.0, 10.0, settings={key: value})
+    with pytest.raises(ClrlError, match=rf"p1_pnn/seed1 has {key} {value}, .*p1_b1/seed0 "):
+        table.runs_of(tmp_path, "p1")
+
+
+def test_a_run_that_was_evaluated_once_has_no_area(table, tmp_path):
+    write(tmp_path, "pnn", 0, 0.0, 10.0)
+    file = tmp_path / "p1_pnn/seed0/evaluations.jsonl"
+    rows = [line for line in file.read_text().splitlines() if '"return": 0.0' not in line]
+    file.write_text("\n".join(rows) + "\n")
+    with pytest.raises(ClrlError, match="no two evaluations of Freeway-vflip in a row"):
+        text_of(table, tmp_path)
+
+
+def test_the_script_writes_its_files_with_another_folder_for_an_arm(table, tmp_path, monkeypatch):
+    runs, out = tmp_path / "runs", tmp_path / "out"
+    write(runs, "b1", 0, 0.0, 10.0)
+    write(runs, "pnn", 0, 0.0, 20.0, name="four", walk=[SOURCE, TARGET, "Pong"], visit=2)
+    monkeypatch.setattr(sys, "argv", ["table.py", str(runs), str(out), f"p1_pnn={runs / 'four'}"])
+    table.main()
+    with (out / "results.csv").open() as file:
+        found = [(row["arm"], row["learned"], row["last"]) for row in csv.DictReader(file)]
+    assert found == [("1 from scratch", "1", "10.0"), ("two columns", "1", "20.0")]
+    assert "two columns" in (out / "table.md").read_text()
+    assert (out / "curves.svg").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["p9_pnn=."], r"'p9_pnn=\.': expected PAIR_ARM=FOLDER"),
+        (["p1_pnn=absent"], "absent has no finished run"),
+        ([], "has no finished run of a pair"),
+    ],
+)
+def test_what_is_not_there_is_refused(table, tmp_path, monkeypatch, arguments, text):
+    monkeypatch.setattr(sys, "argv", ["table.py", str(tmp_path), str(tmp_path / "o"), *arguments])
+    with pytest.raises(ClrlError, match=text):
+        table.main()

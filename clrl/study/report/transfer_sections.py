@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from clrl.study.alone import over_alone
 from clrl.study.report.charts import DotChart, LineChart, Row
 from clrl.study.report.document import Cell, Estimate, Figure, Part, Section, Table, Text, shown
 from clrl.study.report.groups import Group
@@ -31,7 +32,8 @@ def verdict(result: Result, metric: str) -> Section:
             " Where areas are divided (transfer scores, forward transfer, speed by area), a number "
             "is a ratio of means: the runs' mean over that of their experts, not a mean of ratios."
         )
-    parts: list[Part] = [Text(line) for line in _sentences(result, metric)]
+    beside = [name for name in (metric, over_alone(metric)) if name in result["metrics"]]
+    parts: list[Part] = [Text(line) for name in beside for line in _sentences(result, name)]
     parts += [Text(text), _summary(result)]
     best = result["summary"].get("reference_transfer", {})
     rows: list[list[Cell]] = [[method, value] for method, value in best.items()]
@@ -113,14 +115,15 @@ def _dots(result: Result, metric: str) -> tuple[list[DotChart], list[list[Cell]]
 
 
 def matrices(result: Result, metric: str) -> Section:
-    names = [metric, *(name for name in result["metrics"] if name != metric)]
+    first = [name for name in (metric, over_alone(metric)) if name in result["metrics"]]
+    names = [*first, *(name for name in result["metrics"] if name not in first)]
     parts: list[Part] = [
         Text(
             "From each source (row) to each target (column), over all seeds; blue: it helped "
             "(or was better than elsewhere, where no number means neither), orange: it hurt."
         )
     ]
-    open_ = (metric, "source_forgetting")
+    open_ = (metric, over_alone(metric), "source_forgetting")
     parts += [_matrix(result, name, folded=name not in open_) for name in names]
     return Section("Transfer matrix", parts)
 
@@ -147,7 +150,8 @@ def _matrix(result: Result, metric: str, folded: bool) -> Table:
             for target, cell in zip(result["targets"], found, strict=True):
                 if cell.value is not None:
                     by_target.setdefault(target, []).append(cell.value)
-    sign, neutral = (1.0 if told["higher_is_better"] else -1.0), NEUTRAL.get(metric, 0.0)
+    kind = metric.removesuffix(over_alone(""))
+    sign, neutral = (1.0 if told["higher_is_better"] else -1.0), NEUTRAL.get(kind, 0.0)
     compared = metric == "time_to_threshold"  # no number of steps is good or bad by itself
     shades = []
     for row in rows:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from clrl.errors import ClrlError
 from clrl.run.yaml_safe import dump, nearest
+from clrl.study.alone import over_alone
 from clrl.study.report.charts import ScatterChart
 from clrl.study.report.costs import cost_table
 from clrl.study.report.document import (
@@ -28,6 +29,7 @@ from clrl.study.report.provenance import protocol_table, too_small, versions
 from clrl.study.report.runs import Run, read_run
 from clrl.study.report.scores import Normalise
 from clrl.study.report.transfer_sections import EXPERT, Result, curves, matrices, verdict
+from clrl.study.transfer_text import OF_ALONE
 
 __all__ = ["is_study", "transfers"]
 
@@ -149,6 +151,8 @@ def _opening(
         )
     warnings += too_small(groups[0].first) if groups else []
     parts: list[Part] = [Text(asked), Text(told)]
+    if over_alone("transfer_score") in result["metrics"]:
+        parts.append(Text(OF_ALONE))
     parts += [Caution(warnings)] if warnings else []
     if groups:
         table = protocol_table(groups[0].first)

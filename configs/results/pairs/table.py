@@ -1,38 +1,58 @@
 """Transfer between two games: progressive nets beside the paper's four baselines, and PathNet.
 
-    python configs/results/pairs/table.py RUNS OUT
+    python configs/results/pairs/table.py RUNS OUT [PAIR_ARM=FOLDER...]
 
 RUNS holds folders `<pair>_<arm>/seed<k>`: pairs as in `PAIRS`, arms as in `ARMS` (configs
-`pair_<arm>.yaml` with another `sequence.tasks`). Writes OUT/table.md, OUT/results.csv and
-OUT/curves.svg. Areas are mean heights over the steps of the target's visit that every curve covers.
+`pair_<arm>.yaml` with another `sequence.tasks`). FOLDER stands in for one of them: runs of a longer
+sequence are runs of a pair too, by the first visit to the target after the source. Writes
+OUT/table.md, OUT/results.csv and OUT/curves.svg.
 
-Every arm stands beside its control: PathNet beside PathNet on the target alone, all others beside
-the first baseline. Transfer score: the mean area of an arm's seeds over that of its control's,
-times 100 (Rusu et al. 2016). Forward transfer: Continual World's, on human-normalised scores.
-Relative speed (Fernando et al. 2017): the control's steps to a criterion over the arm's, seed by
-seed, and as areas below the criterion, which need no arrival; the criterion is half of the way from
-the control's first mean score to its last. Intervals: 95 % percentile bootstrap, seeds of both arms
-drawn together (2,000 times, seed 0); with three seeds about the range of the seeds, and none where
-a draw of the control learned nothing. Two columns less another arm: 95 % t interval.
+Learned: the target's last score is at least half of the way from random play (the shipped table's)
+to the best last score of any seed from scratch (`SCRATCH`, either net's; one line for all arms of a
+pair). A game like Freeway is learned or stays at 0, so any line between does; in the middle, games
+evaluated by chance are least likely to cross it. Arms with transfer have no part in it.
+
+Arms of a pair must agree in `SAME`, PathNet's with each other in `BY_NET` and all others too; their
+seeds may differ: what is compared is of the seeds that both have. Areas are mean heights over the
+steps of the target's visit that every curve covers.
+
+Transfer score: the mean area of an arm's seeds over that of its control's, times 100 (Rusu et al.
+2016), of scores as they are and above random play. Forward transfer: Continual World's, on
+human-normalised scores. Relative speed (Fernando et al. 2017): the control's steps to a criterion
+over the arm's, seed by seed, and as areas below the criterion, which need no arrival; the criterion
+is half of the way from the mean first to the mean last score of a control from scratch (which one:
+`COMPARED`).
+
+Intervals: 95 % percentile bootstrap, seeds of both arms drawn together (2,000 times, seed 0); with
+three seeds about the range of the seeds. There is none, but `(unsteady)`, where what is divided by
+is about 0 with some seed: in a draw of such seeds alone the ratio is as large as chance will have
+it. An arm less another: 95 % t interval of the differences by seed.
 """
 
 from __future__ import annotations
 
 import csv
+import json
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+import yaml
 from matplotlib.figure import Figure
-from scipy.stats import t as student
 
 from clrl.envs.scores import normalise_task
+from clrl.errors import ClrlError
+from clrl.run.folder import RunFolder
 from clrl.run.records import read_records
 from clrl.study.curves import Curve, common_spans, mean_height, rescaled, shortfall, visit_curve
 from clrl.study.figures import save
 from clrl.study.gains import censored_speed, relative_speed
+from clrl.study.metrics import score_matrix
 from clrl.study.paths import WHOLE, load_paths
-from clrl.study.ratios import interval_of_ratios, ratio_of_means
+from clrl.study.ratios import interval_of_ratios, is_unsteady, ratio_of_means
+from clrl.study.statistics import ENOUGH_RUNS, TOO_NARROW, paired_differences, t_interval
 
 PAIRS = {
     "p1": ("Freeway", "Freeway-vflip"),
@@ -48,196 +68,427 @@ ARMS = {
     "pathnet_alone": ("PathNet from scratch", "#666666", "-"),
     "pathnet": ("PathNet", "#009E73", "-"),
 }
-CONTROL = {"b1": None, "pathnet_alone": None, "pathnet": "pathnet_alone"}  # others: b1
-SCORES = ("transfer score", "forward transfer", "relative speed", "by area")
+ALONE = ("b1", "b4", "pathnet_alone")  # learn the target first
+SCRATCH = ("b1", "pathnet_alone")
+PATHNET = ("pathnet_alone", "pathnet")  # another net than the others'
+COMPARED = [  # an arm, its control, and from which runs the criterion of speed is
+    ("b2", "b1", "b1"),
+    ("b3", "b1", "b1"),
+    ("b4", "b1", "b1"),
+    ("pnn", "b1", "b1"),
+    ("pathnet", "pathnet_alone", "pathnet_alone"),
+    ("pathnet", "b1", "b1"),
+    ("pathnet", "b3", "b1"),
+]
+DIFFERENCES = [("pnn", other) for other in ("b3", "b4", "b1")]
+DIFFERENCES += [("pathnet", other) for other in ("pathnet_alone", "b1", "b3")]
+SCORES = ("transfer score", "above random", "forward transfer", "relative speed", "by area")
 
-Curves = dict[int, Curve]  # by seed
+SAME = ("precision", "sequence.steps", "evaluation.every", "evaluation.episodes")
+SAME += ("evaluation.policy",)
+BY_NET = ("agent.n_envs", "net.body")
+NEAR_ZERO = 0.1  # of the largest seed's: what is less may not be divided by alone
+
+
+class Run(NamedTuple):
+    """What is told of a finished run.
+
+    Attributes:
+        folder: where it lies.
+        curve: of the target, over its visit.
+        walk: the tasks learned up to then, the target last.
+        source_place: the source's in the walk; None where it was not learned.
+        source_last: its score after its visit.
+        trained: weights trained in the target's visit; None where not recorded.
+        settings: of `SAME` and `BY_NET`, those that the configuration has.
+    """
+
+    folder: Path
+    curve: Curve
+    walk: tuple[str, ...]
+    source_place: int | None
+    source_last: float | None
+    trained: int | None
+    settings: dict[str, Any]
+
+    @property
+    def last(self) -> float:
+        score = self.curve[-1].score
+        if score is None:
+            raise ClrlError(f"{self.folder}: the last evaluation of {self.walk[-1]} is lost")
+        return score
+
+
+Runs = dict[int, Run]  # by seed
+Arms = dict[str, Runs]
 
 
 def main() -> None:
     runs, out = Path(sys.argv[1]), Path(sys.argv[2])
-    out.mkdir(parents=True, exist_ok=True)
-    found = {pair: curves_of(runs, pair) for pair in PAIRS}
+    instead = dict(given(text) for text in sys.argv[3:])
+    found = {pair: runs_of(runs, pair, instead) for pair in PAIRS}
     found = {pair: arms for pair, arms in found.items() if arms}
+    if not found:
+        names = f"{next(iter(PAIRS))}_{next(iter(ARMS))}"
+        raise ClrlError(f"{runs} has no finished run of a pair: expected {names}/seed0 or alike", 3)
+    out.mkdir(parents=True, exist_ok=True)
     rows = [row for pair, arms in found.items() for row in rows_of(pair, arms)]
     with (out / "results.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
-    text = table(found) + overlaps(runs)
+    text = table(found) + overlaps(found)
     (out / "table.md").write_text(text)
     print(text, end="")
     save(drawn(found), out / "curves.svg")
 
 
-def curves_of(runs: Path, pair: str) -> dict[str, Curves]:
-    """Return the target's learning curves by arm and seed, of finished runs."""
-    target, arms = PAIRS[pair][1], {}
+# ------------------------------------------------------------------------------------ what is read
+
+
+def given(text: str) -> tuple[str, Path]:
+    """Split `PAIR_ARM=FOLDER`."""
+    name, _, folder = text.partition("=")
+    if name not in [f"{pair}_{arm}" for pair in PAIRS for arm in ARMS]:
+        pairs, arms = ", ".join(PAIRS), ", ".join(ARMS)
+        raise ClrlError(f"{text!r}: expected PAIR_ARM=FOLDER, of {pairs} and {arms}", 2)
+    if not any(Path(folder).glob("seed*/summary.json")):
+        raise ClrlError(f"{text!r}: {folder or '.'} has no finished run seed<k>", 3)
+    return name, Path(folder)
+
+
+def runs_of(runs: Path, pair: str, instead: Mapping[str, Path] | None = None) -> Arms:
+    """Return the finished runs of a pair by arm and seed.
+
+    Raises:
+        ClrlError: a run that is none of its pair and arm, or another's setting (exit 2); a run
+            that was not evaluated before and after it learned the target.
+    """
+    arms: Arms = {}
     for arm in ARMS:
-        curves: Curves = {}
-        for run in sorted(runs.glob(f"{pair}_{arm}/seed*")):
-            if (run / "summary.json").exists():
-                rows, _ = read_records(run / "evaluations.jsonl")
-                visit = max(row["visit"] for row in rows if row["task_evaluated"] == target)
-                curves[int(run.name[4:])] = visit_curve(rows, target, visit)
-        if curves:
-            arms[arm] = curves
+        name = f"{pair}_{arm}"
+        folder = (instead or {}).get(name, runs / name)
+        done = {int(f.parent.name[4:]): f.parent for f in folder.glob("seed*/summary.json")}
+        if done:
+            arms[arm] = {seed: run_of(done[seed], pair, arm) for seed in sorted(done)}
+    require_agreement(arms)
     return arms
 
 
-def areas(arms: dict[str, Curves], target: str | None = None) -> dict[str, dict[int, float]]:
+def run_of(folder: Path, pair: str, arm: str) -> Run:
+    source, target = PAIRS[pair]
+    config = yaml.safe_load(RunFolder.open(folder).config.read_text())
+    flat = {
+        f"{a}.{b}": x
+        for a, part in config.items()
+        if isinstance(part, dict)
+        for b, x in part.items()
+    }
+    rows, _ = read_records(folder / "evaluations.jsonl")
+    ends = {row["visit"]: row["task_trained"] for row in rows if row["phase"] == "end"}
+    walk = [ends.get(visit, "?") for visit in range(1, max(ends, default=0) + 1)]
+    source_place = walk.index(source) if arm not in ALONE and source in walk else None
+    after = 0 if source_place is None else source_place + 1
+    fits = walk[:1] == [target] if arm in ALONE else source_place is not None
+    if not fits or target not in walk[after:]:
+        wanted = f"{target} first" if arm in ALONE else f"{source}, later {target}"
+        raise ClrlError(f"{folder} learned {', '.join(walk) or 'nothing'}: expected {wanted}", 2)
+    visit = walk.index(target, after) + 1
+    source_last = None
+    if source_place is not None:
+        source_last = score_matrix(rows, [source])[source_place + 1][0]  # row 0 is before any
+    cost = json.loads((folder / "summary.json").read_text()).get("cost", {})
+    weights = {one["visit"]: one.get("parameters_trained") for one in cost.get("visits", [])}
+    return Run(
+        folder,
+        visit_curve(rows, target, visit),
+        tuple(walk[:visit]),
+        source_place,
+        source_last,
+        weights.get(visit),
+        {key: x for key, x in (config | flat).items() if key in SAME + BY_NET},
+    )
+
+
+def require_agreement(arms: Arms) -> None:
+    first: dict[tuple[str, bool], tuple[Run, Any]] = {}
+    for arm, runs in arms.items():
+        for run in runs.values():
+            for key, value in run.settings.items():
+                net = key in BY_NET and arm in PATHNET
+                other, expected = first.setdefault((key, net), (run, value))
+                if value != expected:
+                    raise ClrlError(
+                        f"{run.folder} has {key} {value}, {other.folder} {expected}: expected "
+                        "runs of a pair to agree in it; make one of them anew",
+                        2,
+                    )
+
+
+# ------------------------------------------------------------------------------ what comes of them
+
+
+def spans_of(arms: Arms) -> list[tuple[float, float]]:
+    return common_spans([run.curve for runs in arms.values() for run in runs.values()])
+
+
+def areas(arms: Arms, target: str | None = None) -> dict[str, dict[int, float]]:
     """Return mean heights, of human-normalised scores if the target is given."""
-    within = common_spans([curve for curves in arms.values() for curve in curves.values()])
+    within = spans_of(arms)
     result: dict[str, dict[int, float]] = {}
-    for arm, curves in arms.items():
+    for arm, runs in arms.items():
         result[arm] = {}
-        for seed, curve in curves.items():
+        for seed, run in runs.items():
+            curve = run.curve
             if target:
                 curve = rescaled(curve, lambda score: normalise_task(target, score))
             height = mean_height(curve, within)
-            assert height is not None
+            if height is None:
+                raise ClrlError(
+                    f"{run.folder}: no two evaluations of {run.walk[-1]} in a row are known of it "
+                    "and of all others, so there is no area; see evaluation.every"
+                )
             result[arm][seed] = height
     return result
 
 
-def rows_of(pair: str, arms: dict[str, Curves]) -> list[dict]:
-    of_arm, normalised = areas(arms), areas(arms, PAIRS[pair][1])
+def line_of(arms: Arms, target: str) -> float | None:
+    """Return from which last score on the target is learned; None if no seed from scratch did."""
+    at_0, at_1 = normalise_task(target, 0.0), normalise_task(target, 1.0)
+    last = [run.last for arm in SCRATCH for run in arms.get(arm, {}).values()]
+    if at_0 is None or at_1 is None or not last:
+        return None
+    random = at_0 / (at_0 - at_1)  # the scale is linear
+    return (random + max(last)) / 2 if max(last) > random else None
+
+
+def rows_of(pair: str, arms: Arms) -> list[dict]:
+    source, target = PAIRS[pair]
+    of_arm, normalised, line = areas(arms), areas(arms, target), line_of(arms, target)
     return [
         {
-            "source": PAIRS[pair][0],
-            "target": PAIRS[pair][1],
+            "source": source,
+            "target": target,
             "arm": ARMS[arm][0],
             "seed": seed,
+            "learned": "" if line is None else int(run.last >= line),
+            "last": run.last,
             "area": round(of_arm[arm][seed], 3),
             "normalised_area": round(normalised[arm][seed], 5),
-            "last": arms[arm][seed][-1].score,
-            "curve": " ".join(
-                f"{p.step}:{p.score:g}" for p in arms[arm][seed] if p.score is not None
-            ),
+            "source_last": run.source_last,
+            "weights_trained": run.trained,
+            "curve": " ".join(f"{p.step}:{p.score:g}" for p in run.curve if p.score is not None),
         }
-        for arm in arms
-        for seed in arms[arm]
+        for arm, runs in arms.items()
+        for seed, run in runs.items()
     ]
 
 
-def table(found: dict[str, dict[str, Curves]]) -> str:
-    columns = ["pair", "arm", "area, each seed", "at the end", *SCORES]
-    lines = ["| " + " | ".join(columns) + " |", "|---|---|---|---|" + "---:|" * len(SCORES)]
-    notes = []
+def table(found: dict[str, Arms]) -> str:
+    """Return what every arm came to, then each beside its controls, and what is to be known."""
+    told = [*learned(found), "", *compared(found), "", *notes(found), ""]
+    told += ["An arm less another, in area, paired by seed:", ""]
     for pair, arms in found.items():
-        source, target = PAIRS[pair]
         of_arm = areas(arms)
-        for arm in arms:
-            name = f"{source} to {target}" if arm == next(iter(arms)) else ""
-            shown = ", ".join(amount(area) for area in of_arm[arm].values())
-            ends = ", ".join(f"{curve[-1].score:,.4g}" for curve in arms[arm].values())
-            control = CONTROL.get(arm, "b1")
-            scores = scores_of(arms, arm, control, target) if control in arms else []
-            scores = scores or [""] * len(SCORES)
-            cells = (name, ARMS[arm][0], shown, ends, *scores)
-            lines.append("| " + " | ".join(cells) + " |")
-        spans = common_spans([curve for curves in arms.values() for curve in curves.values()])
-        stretch = ", ".join(f"{span[0]:,} to {span[1]:,}" for span in spans)
-        notes.append(f"- {source} to {target} (areas over steps {stretch} of the target's visit):")
-        for other in ("b3", "b4", "b1"):
-            if "pnn" in arms and other in arms:
-                notes.append(f"    - {difference(of_arm['pnn'], of_arm[other], ARMS[other][0])}")
-    return "\n".join(
-        [*lines, "", "Two columns less another arm, in area, paired by seed:", "", *notes, ""]
-    )
+        stretch = ", ".join(f"{a:,} to {b:,}" for a, b in spans_of(arms))
+        told.append(f"- {title(pair)} (areas over steps {stretch} of the target's visit):")
+        for arm, other in DIFFERENCES:
+            if set(arms.get(arm, ())) & set(arms.get(other, ())):
+                names = f"{ARMS[arm][0]} less {ARMS[other][0]}"
+                told.append(f"    - {names}: {difference(of_arm[arm], of_arm[other])}")
+    return "\n".join([*told, ""])
 
 
-def scores_of(arms: dict[str, Curves], arm: str, control: str, target: str) -> list[str]:
+def learned(found: dict[str, Arms]) -> list[str]:
+    columns = ["pair", "arm", "seeds", "learned", "last score, each seed", "area, each seed"]
+    columns += ["the source's last score", "weights trained"]
+    lines = [row(columns), "|" + "---|" * len(columns)]
+    for pair, arms in found.items():
+        of_arm, line = areas(arms), line_of(arms, PAIRS[pair][1])
+        for arm, runs in arms.items():
+            each = list(runs.values())
+            k = "-" if line is None else sum(run.last >= line for run in each)
+            sources = [run.source_last for run in each if run.source_last is not None]
+            trained = dict.fromkeys(run.trained for run in each if run.trained is not None)
+            cells = [title(pair) if arm == next(iter(arms)) else "", ARMS[arm][0]]
+            cells += [", ".join(map(str, runs)), f"{k} of {len(each)}"]
+            cells += [", ".join(f"{run.last:,.4g}" for run in each)]
+            cells += [", ".join(amount(area) for area in of_arm[arm].values())]
+            cells += [", ".join(f"{x:,.4g}" for x in sources), ", ".join(f"{n:,}" for n in trained)]
+            lines.append(row(cells))
+    told = [
+        f"{title(pair)}: no line, as none from scratch is above random play"
+        if (line := line_of(arms, PAIRS[pair][1])) is None
+        else f"{title(pair)}: {line:,.4g}"
+        for pair, arms in found.items()
+    ]
+    lines += [
+        "",
+        "Learned: the last score is at least half of the way from random play to the best ",
+    ]
+    lines[-1] += f"last score of any seed from scratch ({'; '.join(told)})."
+    return lines
+
+
+def compared(found: dict[str, Arms]) -> list[str]:
+    columns = ["pair", "arm", "beside", "seeds of both", *SCORES]
+    lines = [row(columns), "|---|---|---|---|" + "---:|" * len(SCORES)]
+    for pair, arms in found.items():
+        for arm, control, standard in COMPARED:
+            if arm in arms and control in arms:
+                both = sorted(arms[arm].keys() & arms[control].keys())
+                cells = [title(pair), ARMS[arm][0], ARMS[control][0]]
+                cells += [", ".join(map(str, both)) or "none"]
+                scores = scores_of(arms, arm, control, standard, PAIRS[pair][1]) if both else []
+                lines.append(row(cells + (scores or [""] * len(SCORES))))
+    return lines
+
+
+def notes(found: dict[str, Arms]) -> list[str]:
+    """Return what a reader must know of the comparisons."""
+    told = [
+        f"- Controls: `{ARMS['b1'][0]}` is the target alone with the net of arms 1 to 4 and of two "
+        f"columns; `{ARMS['pathnet_alone'][0]}` is the target alone with PathNet's net, PathNet's "
+        f"own control. The criterion of speed is that of `{ARMS['b1'][0]}`, beside "
+        f"`{ARMS['pathnet_alone'][0]}` that control's own.",
+        "- (unsteady): no interval, as what is divided by is about 0 with some seed (below "
+        f"{NEAR_ZERO:g} of the largest seed's), or its mean is within 2 standard errors of 0: with "
+        "other seeds the ratio might be anything. See how many seeds learned.",
+    ]
+    fewest = min(len(runs) for arms in found.values() for runs in arms.values())
+    if fewest < ENOUGH_RUNS:
+        told.append(f"- From {fewest} seeds an arm: {TOO_NARROW}; none of fewer than 3.")
+    for pair, arms in found.items():
+        ours, others = ([x for x in arms if (x in PATHNET) == own] for own in (True, False))
+        if ours and others:
+            of_both = [next(iter(arms[group[0]].values())).settings for group in (ours, others)]
+            environments, bodies = ([s.get(key, "?") for s in of_both] for key in BY_NET)
+            told.append(
+                f"- {title(pair)}: nets differ. PathNet's body is {bodies[0]}, the other arms' "
+                f"{bodies[1]}: beside those it is net and method together that differ."
+            )
+            if environments[0] != environments[1]:
+                told[-1] += f" It learned in {environments[0]} environments, they in "
+                told[-1] += f"{environments[1]}."
+        for arm, runs in arms.items():
+            walks = dict.fromkeys(run.walk for run in runs.values())
+            told += [
+                f"- {title(pair)}, {ARMS[arm][0]}: learned {', '.join(walk)}"
+                for walk in walks
+                if walk not in (PAIRS[pair], PAIRS[pair][1:])
+            ]
+    return told
+
+
+def scores_of(arms: Arms, arm: str, control: str, standard: str, target: str) -> list[str]:
     """Return what an arm comes to beside its control, in the order of `SCORES`."""
     of_arm, normalised = areas(arms), areas(arms, target)
-    left = paired(normalised[arm], normalised[control])
+    shares = paired(normalised[arm], normalised[control])
     ours, theirs = arms[arm], arms[control]
-    criterion = halfway(theirs)
-    within = common_spans([curve for curves in arms.values() for curve in curves.values()])
+    criterion, within = halfway(arms.get(standard, {})), spans_of(arms)
     speeds, short = [], []
     for seed in sorted(ours.keys() & theirs.keys()):
-        speed = relative_speed(ours[seed], theirs[seed], criterion)
-        censored = censored_speed(ours[seed], theirs[seed], criterion)
-        speeds.append(f"{speed:.2f}" if speed else censored or "-")
+        curves = ours[seed].curve, theirs[seed].curve
+        speed = relative_speed(*curves, criterion)
+        speeds.append(f"{speed:.2f}" if speed else censored_speed(*curves, criterion) or "-")
         if criterion is not None:
-            below = (shortfall(c[seed], criterion, within) or 0.0 for c in (theirs, ours))
-            short.append(tuple(below))
+            mine, other = (shortfall(curve, criterion, within) or 0.0 for curve in curves)
+            short.append((other, mine))
     return [
         ratio(paired(of_arm[arm], of_arm[control]), 100),
-        ratio([(ours - theirs, 1 - theirs) for ours, theirs in left], 1),
+        ratio(shares, 100),
+        ratio([(share - other, 1 - other) for share, other in shares], 1),
         ", ".join(speeds),
-        ratio(short, 1) if short else "-",
+        ratio(short, 1),
     ]
 
 
-def halfway(control: Curves) -> float | None:
+def halfway(control: Runs) -> float | None:
     """Return the criterion of speed; None where the control learned nothing."""
-    scores = [[p.score for p in curve if p.score is not None] for curve in control.values()]
+    if not control:
+        return None
+    scores = [[p.score for p in run.curve if p.score is not None] for run in control.values()]
     first, last = (np.mean([each[k] for each in scores]) for k in (0, -1))
     return float(first + last) / 2 if last > first else None
 
 
-def overlaps(runs: Path) -> str:
+def overlaps(found: dict[str, Arms]) -> str:
     """Return how much of their modules PathNet's two paths share, by pair, and by chance."""
     lines = []
-    for pair, (source, target) in PAIRS.items():
-        done = sorted(f.parent for f in runs.glob(f"{pair}_pathnet/seed*/summary.json"))
-        paths = [load_paths(run) for run in done]
-        if paths:
-            found = ", ".join(f"{p.overlap()[WHOLE][0][1]:.2f}" for p in paths)
-            chance = ", ".join(f"{p.overlap_by_chance()[WHOLE][0][1]:.2f}" for p in paths)
-            lines.append(f"- {source} to {target}: {found}; by chance {chance}")
+    for pair, arms in found.items():
+        shared, chance = [], []
+        for run in arms.get("pathnet", {}).values():
+            paths, a, b = load_paths(run.folder), run.source_place, len(run.walk) - 1
+            assert a is not None
+            shared.append(f"{paths.overlap()[WHOLE][a][b]:.2f}")
+            chance.append(f"{paths.overlap_by_chance()[WHOLE][a][b]:.2f}")
+        if shared:
+            lines.append(f"- {title(pair)}: {', '.join(shared)}; by chance {', '.join(chance)}")
     if not lines:
         return ""
-    title = "Modules that both of PathNet's paths name, of those that either does, each seed:"
-    return "\n".join(["", title, "", *lines, ""])
+    head = "Modules that both of PathNet's paths name, of those that either does, each seed:"
+    return "\n".join(["", head, "", *lines, ""])
+
+
+# ---------------------------------------------------------------------------------- how it is told
 
 
 def paired(ours: dict[int, float], theirs: dict[int, float]) -> list[tuple[float, float]]:
     return [(ours[seed], theirs[seed]) for seed in sorted(ours.keys() & theirs.keys())]
 
 
-def ratio(parts: list[tuple[float, float]], scale: float) -> str:
-    """Return the ratio of the means of both sides, with its interval where every draw has one."""
+def ratio(parts: Sequence[tuple[float, float]], scale: float) -> str:
+    """Return the ratio of the means of both sides, with its interval where there is a sound one."""
     middle = ratio_of_means(parts)
     if middle is None:
         return "-"
     form = "{:.0f}" if scale == 100 else "{:.2f}"
-    text, interval = form.format(scale * middle), interval_of_ratios({"": parts})
+    text = form.format(scale * middle)
+    below = [part[1] for part in parts]
+    if is_unsteady(parts) or min(below) < NEAR_ZERO * max(below):
+        return f"{text} (unsteady)"
+    interval = interval_of_ratios({"": parts})
     if interval is None:
         return text
     return f"{text} ({form.format(scale * interval.low)} to {form.format(scale * interval.high)})"
 
 
-def difference(ours: dict[int, float], theirs: dict[int, float], name: str) -> str:
+def difference(ours: dict[int, float], theirs: dict[int, float]) -> str:
     """Return the mean difference over seeds, its t interval, and each seed's."""
-    each = np.array([one - other for one, other in paired(ours, theirs)])
-    text = f"{name}: {amount(each.mean())}"
-    if len(each) >= 3:
-        half = student.ppf(0.975, len(each) - 1) * each.std(ddof=1) / np.sqrt(len(each))
-        text += f" ± {amount(half)}"
+    each = [one for _, one in sorted(paired_differences(ours, theirs).items())]
+    text, interval = amount(float(np.mean(each))), t_interval(each)
+    if interval is not None:
+        text += f" ± {amount((interval.high - interval.low) / 2)}"
     return f"{text} ({', '.join(amount(one) for one in each)})"
+
+
+def title(pair: str) -> str:
+    return " to ".join(PAIRS[pair])
+
+
+def row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
 
 
 def amount(value: float) -> str:
     return f"{value:,.1f}" if abs(value) < 100 else f"{value:,.0f}"
 
 
-def drawn(found: dict[str, dict[str, Curves]]) -> Figure:
+def drawn(found: dict[str, Arms]) -> Figure:
     """Return the target's learning curves: each seed thin, their mean thick; a panel a pair."""
     figure = Figure(figsize=(3.6 * len(found) + 1.4, 3.2), layout="constrained")
     panels = figure.subplots(1, len(found), squeeze=False)[0]
     for axis, (pair, arms) in zip(panels, found.items(), strict=True):
-        for arm, curves in arms.items():
+        for arm, runs in arms.items():
             label, color, style = ARMS[arm]
-            lines = [[p for p in curve if p.score is not None] for curve in curves.values()]
+            lines = [[p for p in run.curve if p.score is not None] for run in runs.values()]
             for line in lines:
                 x, y = [p.step / 1_000 for p in line], [p.score for p in line]
                 axis.plot(x, y, color=color, lw=0.6, alpha=0.5)
             steps = [p.step / 1_000 for p in lines[0]]
             mean = np.mean([[p.score for p in line] for line in lines], axis=0)
             axis.plot(steps, mean, style, color=color, lw=2, label=label)
-        axis.set_title(" to ".join(PAIRS[pair]), fontsize="medium")
+        axis.set_title(title(pair), fontsize="medium")
         axis.set(xlabel="thousand agent steps", ylabel="score" if axis is panels[0] else "")
         axis.spines[["top", "right"]].set_visible(False)
     panels[-1].legend(frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
@@ -245,4 +496,8 @@ def drawn(found: dict[str, dict[str, Curves]]) -> Figure:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except ClrlError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -6,19 +6,30 @@ RUN is a run folder of method progressive, `runs/NAME/seedK`: its newest checkpo
 (by default the last one begun), and what is found is written to `NAME_TASK_seedK.json` beside this
 file. All such files are then printed as a Markdown table and drawn: `features.svg`, a panel for
 each NAME and TASK, shares being means over seeds. Takes some minutes a run, most of them for APS.
+
+A net that plays no better than chance rests on nothing that noise could take from it: its seed is
+left out of the means, and named, with its score, under the table and the figure. What is shown is
+thus of the seeds that learned the task, and on condition of it. A run that cannot be analysed at
+all is told there too. The exit status is 1 only if no run could be.
+
+Runs of baseline 4 (`pair_baseline4.yaml`) are the control of reuse: their first column is random,
+and what the policy rests on it is what it would take from any features. A source's column is
+reused as far as its share is above that.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
+import sys
 from pathlib import Path
 
 import numpy as np
 
+from clrl.errors import ClrlError
 from clrl.study.features import sensitivities
 from clrl.study.figures import save, shares_figure
-from clrl.study.sensitivity import Shares, load_sensitivities
+from clrl.study.sensitivity import Sensitivities, Shares, load_sensitivities
 
 HERE = Path(__file__).parent
 
@@ -33,32 +44,73 @@ def main() -> None:
     given = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("clrl").setLevel(logging.INFO)
+    learned, failed = 0, []
     for run in given.runs:
-        settings = {"states": given.states, "episodes": given.episodes, "perturb": not given.no_aps}
-        found = sensitivities(run, given.task, **settings)
-        found.save(HERE / f"{run.resolve().parent.name}_{found.task}_{run.resolve().name}.json")
-    drawn = panels()
+        name, seed = run.resolve().parent.name, run.resolve().name
+        try:
+            found = analysed(run, given)
+        except ClrlError as error:
+            failed.append(f"{name}, {seed}: not analysed: {error}")
+            continue
+        found.save(HERE / f"{name}_{found.task}_{seed}.json")
+        learned += has_learned(found)
+    drawn, left_out = panels()
+    notes = left_out + failed
+    print("".join(f"\n- {note}" for note in notes))
     if drawn:
-        save(shares_figure(drawn), HERE / "features.svg")
+        figure = shares_figure(drawn)
+        if notes:
+            figure.supxlabel("\n".join(notes), fontsize="x-small")
+        save(figure, HERE / "features.svg")
+    if not (learned if given.runs else drawn):
+        sys.exit("nothing could be analysed")
 
 
-def panels() -> dict[str, Shares]:
-    """Print a line for each layer, and return mean shares by the panel's title."""
+def analysed(run: Path, given: argparse.Namespace) -> Sensitivities:
+    """Analyse a run; without the noise where there is no score that it could halve."""
+    settings = {"states": given.states, "episodes": given.episodes}
+    try:
+        return sensitivities(run, given.task, **settings, perturb=not given.no_aps)
+    except ClrlError:
+        if given.no_aps:
+            raise
+        found = sensitivities(run, given.task, **settings, perturb=False)
+        if has_learned(found):
+            raise
+        return found
+
+
+def has_learned(found: Sensitivities) -> bool:
+    return found.score > found.random_score
+
+
+def panels() -> tuple[dict[str, Shares], list[str]]:
+    """Print a line for each layer; return mean shares by the panel's title, and who is left out."""
     groups: dict[str, list[Path]] = {}
     for path in sorted(HERE.glob("*_seed*.json")):
         groups.setdefault(path.stem.rpartition("_")[0], []).append(path)
-    drawn = {}
+    drawn, left_out = {}, []
     print("| run, task | score (random) | layer | column | AFS | APS | sigma, by seed |")
     print("|---|---:|---|---|---:|---:|---|")
     for name, paths in groups.items():
-        seeds = [load_sensitivities(path) for path in paths]
+        everyone = {path.stem.rpartition("_")[2]: load_sensitivities(path) for path in paths}
+        left_out += [
+            f"{name}, {seed}: left out: scores {s.score:,.1f}, random play {s.random_score:,.1f}"
+            for seed, s in everyone.items()
+            if not has_learned(s)
+        ]
+        seeds = [s for s in everyone.values() if has_learned(s)]
+        if not seeds:
+            continue
         first = seeds[0]
-        kinds = {"AFS": mean([s.afs for s in seeds])}
         perturbed = [s.aps for s in seeds if s.aps is not None]
-        if perturbed:
-            kinds["APS"] = mean(perturbed)
-        source = " + ".join(first.columns[:-1])
-        drawn |= {f"{source} $\\to$ {first.task}: {kind}": one for kind, one in kinds.items()}
+        of_seeds = {"AFS": [s.afs for s in seeds], "APS": perturbed}
+        kinds = {kind: mean(shares) for kind, shares in of_seeds.items() if shares}
+        title = f"{' + '.join(first.columns[:-1])} $\\to$ {first.task}"
+        run = name.removesuffix(f"_{first.task}")
+        for kind, one in kinds.items():  # runs of other names may have learned the same tasks
+            counted = f"{len(of_seeds[kind])} of {len(everyone)} seeds"
+            drawn[f"{run}, {counted}\n{title}: {kind}"] = one
         score, chance = (np.mean([getattr(s, a) for s in seeds]) for a in ("score", "random_score"))
         for i, layer in enumerate(first.layers):
             for k, column in enumerate(first.columns):
@@ -67,9 +119,10 @@ def panels() -> dict[str, Shares]:
                 ]
                 noise = [s.noise[i][k] for s in seeds if s.noise is not None]
                 sigmas = ", ".join(f"{n.sigma:.2g}{' (bound)' * n.bound}" for n in noise)
-                cells = [f"{name}, {len(seeds)} seeds", f"{score:,.1f} ({chance:,.1f})"]
+                counted = f"{name}, {len(seeds)} of {len(everyone)} seeds"
+                cells = [counted, f"{score:,.1f} ({chance:,.1f})"]
                 print("| " + " | ".join([*cells, layer, column, *shares, sigmas]) + " |")
-    return drawn
+    return drawn, left_out
 
 
 def mean(seeds: list[Shares]) -> Shares:
