@@ -56,7 +56,7 @@ from clrl.study.statistics import ENOUGH_RUNS, TOO_NARROW, paired_differences, t
 
 PAIRS = {
     "p1": ("Freeway", "Freeway-vflip"),
-    "p2": ("Freeway", "Freeway-noisy"),
+    "p2": ("CrazyClimber", "CrazyClimber-vflip"),
     "p3": ("CrazyClimber", "KungFuMaster"),
 }
 ARMS = {
@@ -312,14 +312,14 @@ def learned(found: dict[str, Arms]) -> list[str]:
             trained = dict.fromkeys(run.trained for run in each if run.trained is not None)
             cells = [title(pair) if arm == next(iter(arms)) else "", ARMS[arm][0]]
             cells += [", ".join(map(str, runs)), f"{k} of {len(each)}"]
-            cells += [", ".join(f"{run.last:,.4g}" for run in each)]
+            cells += [", ".join(points(run.last) for run in each)]
             cells += [", ".join(amount(area) for area in of_arm[arm].values())]
-            cells += [", ".join(f"{x:,.4g}" for x in sources), ", ".join(f"{n:,}" for n in trained)]
+            cells += [", ".join(map(points, sources)), ", ".join(f"{n:,}" for n in trained)]
             lines.append(row(cells))
     told = [
         f"{title(pair)}: no line, as none from scratch is above random play"
         if (line := line_of(arms, PAIRS[pair][1])) is None
-        else f"{title(pair)}: {line:,.4g}"
+        else f"{title(pair)}: {points(line)}"
         for pair, arms in found.items()
     ]
     lines += [
@@ -357,7 +357,7 @@ def notes(found: dict[str, Arms]) -> list[str]:
     ]
     fewest = min(len(runs) for arms in found.values() for runs in arms.values())
     if fewest < ENOUGH_RUNS:
-        told.append(f"- From {fewest} seeds an arm: {TOO_NARROW}; none of fewer than 3.")
+        told.append(f"- Some arm has {fewest} seeds: {TOO_NARROW}; of fewer than 3 there are none.")
     for pair, arms in found.items():
         ours, others = ([x for x in arms if (x in PATHNET) == own] for own in (True, False))
         if ours and others:
@@ -468,6 +468,10 @@ def title(pair: str) -> str:
 
 def row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
+
+
+def points(score: float) -> str:
+    return f"{score:.4g}" if abs(score) < 1_000 else f"{score:,.0f}"
 
 
 def amount(value: float) -> str:

@@ -59,6 +59,8 @@ def main() -> None:
     print("".join(f"\n- {note}" for note in notes))
     if drawn:
         figure = shares_figure(drawn)
+        for axes in figure.axes:
+            axes.title.set_fontsize("small")
         if notes:
             figure.supxlabel("\n".join(notes), fontsize="x-small")
         save(figure, HERE / "features.svg")
