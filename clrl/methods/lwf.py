@@ -10,10 +10,37 @@ import torch
 from torch import Tensor
 
 from clrl.method import Method
+from clrl.nets.layers import as_input
 from clrl.nets.plain import PlainNet
-from clrl.types import Batch, LossFn, Net, NetSpec, Task
+from clrl.types import Batch, LossFn, Net, NetSpec, Output, Task
 
 __all__ = ["LwF"]
+
+
+class _Student(PlainNet):
+    """A plain net that can tell once more what its trunk made of the last input."""
+
+    def __init__(self, spec: NetSpec) -> None:
+        super().__init__(spec)
+        self._seen: tuple[Tensor, Tensor] | None = None
+
+    def forward(self, x: Tensor, route: Tensor, context: Tensor | None = None) -> Output:
+        h = self.trunk(as_input(x))
+        if torch.is_grad_enabled():
+            self._seen = x, h
+        output: Output = self.heads(h, route)
+        return output
+
+    def features_of(self, x: Tensor) -> Tensor:
+        """Return (B, F), with its graph, from the last forward pass if that was of this very x."""
+        if self._seen is not None and self._seen[0] is x:
+            return self._seen[1]
+        features: Tensor = self.trunk(as_input(x))
+        return features
+
+    def forget(self) -> None:
+        """Drop what was kept: to be called when weights have changed."""
+        self._seen = None
 
 
 @dataclass
@@ -28,6 +55,9 @@ class LwF(Method):
     Tasks under one shared head are distilled at the outputs that they have; those with the same
     outputs count once, and where outputs are not masked (class-incremental) all old classes are one
     softmax.
+
+    The trunk's features of the batch are those that the learner's own loss has just computed, so
+    that a step costs the teacher's forward pass more than fine-tuning's, and little else.
 
     Differs from the paper:
     - the Kullback-Leibler divergence stands for the cross-entropy: the same gradient, and 0 where
@@ -47,7 +77,7 @@ class LwF(Method):
             raise ValueError(f"temperature is {self.temperature}: expected a number above 0")
 
     def build(self, spec: NetSpec) -> Net:
-        self._net = self._student = PlainNet(spec)
+        self._net = self._student = _Student(spec)
         self._begun: list[Task] = []
         self._teacher: PlainNet | None = None
         self._outputs: list[tuple[int, tuple[int, ...]]] = []  # (task id, some of its logits)
@@ -59,6 +89,7 @@ class LwF(Method):
         earlier = {t.id: t for t in self._begun if t.id != task.id}
         self._outputs = self._distilled(list(earlier.values()))
         self._teacher = self._last = None
+        self._student.forget()
         if self._outputs and self.strength > 0:
             self._teacher = copy.deepcopy(self._student).requires_grad_(False)
 
@@ -81,7 +112,8 @@ class LwF(Method):
         ids = [k for k, _ in self._outputs]
         with torch.no_grad():
             old = self._teacher.all_logits(batch.x, ids).float() / self.temperature
-        new = self._student.all_logits(batch.x, ids).float() / self.temperature
+        new = self._student.logits_of(self._student.features_of(batch.x), ids).float()
+        new = new / self.temperature
         total = torch.zeros((), device=new.device)
         for k, (_, columns) in enumerate(self._outputs):
             log_q = old[k][:, columns].log_softmax(-1)
@@ -89,6 +121,9 @@ class LwF(Method):
             total = total + (log_q.exp() * (log_q - log_p)).sum(1).mean()
         self._last = total.detach()
         return self.strength * total
+
+    def after_step(self, step_size: float) -> None:
+        self._student.forget()  # its features are of other weights now
 
     def records(self) -> dict[str, float]:
         return {} if self._last is None else {"distillation": float(self._last)}

@@ -36,8 +36,11 @@ class PlainNet(Net):
 
     def all_logits(self, x: Tensor, task_ids: Sequence[int]) -> Tensor:
         """Map (B, *input_shape) to the logits (K, B, width) of K tasks; the trunk runs once."""
-        h = self.trunk(as_input(x))
-        routes = [torch.full((len(x),), k, device=x.device) for k in task_ids]
+        return self.logits_of(self.trunk(as_input(x)), task_ids)
+
+    def logits_of(self, h: Tensor, task_ids: Sequence[int]) -> Tensor:
+        """Map the trunk's features (B, F) to the logits (K, B, width) of K tasks."""
+        routes = [torch.full((len(h),), k, device=h.device) for k in task_ids]
         return torch.stack([self.heads(h, route).logits for route in routes])
 
     def body_parameters(self) -> dict[str, nn.Parameter]:

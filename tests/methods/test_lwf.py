@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from clrl.methods.joint import Joint
 from clrl.methods.lwf import LwF
+from clrl.step import gradient_step
 from clrl.types import Batch, Linear, NetSpec, Task
 
 OWN = (Task(0, "a", 3), Task(1, "b", 2), Task(2, "c", 2))
@@ -78,7 +80,9 @@ def test_its_loss_and_gradient_are_the_formulas(scenario, temperature):
     torch.testing.assert_close(found, 3.0 * divergence)
     assert found > 0
     parameters = list(method.net.parameters())
-    ours = torch.autograd.grad(found, parameters, materialize_grads=True, allow_unused=True)
+    ours = torch.autograd.grad(  # whose trunk is the paper's here, just passed
+        found, parameters, retain_graph=True, materialize_grads=True, allow_unused=True
+    )
     paper = torch.autograd.grad(
         3.0 * cross_entropy, parameters, materialize_grads=True, allow_unused=True
     )
@@ -121,6 +125,54 @@ def test_the_trunk_runs_once_for_the_old_net_and_once_for_the_new():
         net.trunk.register_forward_hook(lambda *args: runs.append(1))
     method.loss(batch_of(2), never)
     assert len(runs) == 2
+
+
+def protecting(**settings: float) -> LwF:
+    method = built(**settings)
+    for task in OWN:
+        method.begin_task(task)
+    drift(method)
+    return method
+
+
+def cross_entropy_of(method: LwF):
+    return lambda batch: torch.nn.functional.cross_entropy(
+        method.net(batch.x, batch.route).logits, batch.route % 2
+    )
+
+
+def test_the_learners_own_pass_through_the_trunk_is_not_repeated():
+    batch, runs = batch_of(2), []
+    alone, beside = protecting(), protecting()
+    beside.net.load_state_dict(alone.net.state_dict())
+    beside.load_state_dict(alone.state_dict())
+    beside.net.trunk.register_forward_hook(lambda *args: runs.append(1))
+    learners = cross_entropy_of(beside)(batch)
+    again = beside.loss(batch, never)
+    assert len(runs) == 1
+    assert torch.equal(again, alone.loss(batch, never))
+    (learners + again).backward()
+    (
+        cross_entropy_of(alone)(batch) + alone.loss(replace(batch, x=batch.x.clone()), never)
+    ).backward()
+    for p, q in zip(beside.net.parameters(), alone.net.parameters(), strict=True):
+        torch.testing.assert_close(p.grad, q.grad)
+
+
+def test_a_pass_of_other_inputs_is_not_taken_for_the_batchs():
+    method, batch = protecting(), batch_of(2)
+    expected = method.loss(batch, never)
+    method.net(batch_of(2).x, batch.route)
+    assert torch.equal(method.loss(batch, never), expected)
+
+
+def test_what_the_trunk_made_of_a_batch_is_forgotten_once_the_weights_change():
+    method, batch = protecting(), batch_of(2)
+    optimizer = torch.optim.SGD(method.trainable(), lr=1.0)
+    gradient_step(method, optimizer, batch, cross_entropy_of(method), math.inf)
+    assert torch.equal(
+        method.loss(batch, never), method.loss(replace(batch, x=batch.x.clone()), never)
+    )
 
 
 def test_the_old_net_is_neither_trained_nor_in_the_optimizer():
