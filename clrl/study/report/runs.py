@@ -56,6 +56,7 @@ class Run:
         unit: `return` or `accuracy`.
         matrix: the score matrix, rows up to the last moment that was evaluated.
         curves: each task's scores over the whole run.
+        first_visit: the first task's scores over the first visit.
         last_visit: the last task's scores over the last visit; empty while it has not begun.
         forgotten: Continual World's forgetting of each task; None while unfinished.
         ends: the steps at which visits ended.
@@ -76,6 +77,7 @@ class Run:
     unit: str
     matrix: list[list[float | None]]
     curves: Mapping[str, Curve]
+    first_visit: Curve
     last_visit: Curve
     forgotten: Mapping[str, float | None]
     ends: tuple[int, ...]
@@ -127,6 +129,7 @@ def read_run(path: Path) -> Run:
         unit="accuracy" if "accuracy" in rows[0] else "return",
         matrix=matrix,
         curves={task: run_curve(rows, task) for task in tasks},
+        first_visit=visit_curve(rows, tasks[visits[0]], 1),
         last_visit=visit_curve(rows, tasks[visits[-1]], len(visits)) if begun else (),
         forgotten=(
             continual_world_forgetting(rows, tasks, visits, earlier_at_ends=at_ends)

@@ -87,8 +87,9 @@ def transfers(
 
 def _result(path: Path) -> Result:
     try:
-        result = json.loads((path / "study.json").read_bytes())
-        result = {key: result[key] for key in KEYS}
+        told = json.loads((path / "study.json").read_bytes())
+        result = {key: told[key] for key in KEYS}
+        result["methods_alone"] = told.get("methods_alone", {})  # not in those made before
     except FileNotFoundError:
         raise ClrlError(
             f"{path} has no study.json: the study is not finished; go on with clrl transfer", 2
