@@ -5,8 +5,9 @@ With A_l the set of modules that a sample's path uses in layer l, and f = ReLU,
     h_l = sum over m in A_l of f( W_lm h_(l-1) + b_lm )        (or their mean)
 
 All modules that some sample of a batch uses are computed as one wide layer, and each sample's own
-are summed: paths are mixed at will, and a batch of one path computes no more than its modules. Only
-the first convolution, by far the dearest, is computed path by path where each has enough samples.
+are summed: paths are mixed at will, and a batch of one path computes no more than its modules. On a
+CPU nothing is computed to be masked where that pays: convolutions go path by path if each has some
+samples, linear modules of many weights one by one, each on the samples that use it.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ __all__ = ["Aggregate", "PathNet", "PathSettings"]
 Aggregate = Literal["sum", "mean"]
 Module = nn.Conv2d | nn.Linear
 
+WIDE = 100_000  # weights of a linear module from which a CPU does better module by module
 GROUPED = 8  # samples a path from which a CPU convolves faster path by path than all at once
 
 
@@ -176,16 +178,37 @@ class PathNet(Net):
     # ----------------------------------------------------------------------------------- passes
 
     def forward(self, x: Tensor, route: Tensor, context: Tensor | None = None) -> Output:
-        h = self.places[-1].pooled(self._hidden(x, route)[-1]).flatten(1)
+        order = self._by_path(x, route)
+        if order is None:
+            h = self._hidden(x, route)[-1]
+        else:
+            laid = x.permute(0, 2, 3, 1).index_select(0, order).permute(0, 3, 1, 2)
+            h = self._hidden(laid, route[order], grouped=True)[-1]
+        h = self.places[-1].pooled(h).flatten(1)
+        if order is not None:
+            h = h.index_select(0, order.argsort())
         output: Output = self.heads(h, route.where(route < len(self.paths), self._learned))
         return output
+
+    def _by_path(self, x: Tensor, route: Tensor) -> Tensor | None:
+        """Return an order that brings samples of a path together, where that is faster; or None."""
+        if x.device.type != "cpu" or not isinstance(self.places[0].spec, Conv):
+            return None
+        n = len(torch.unique(route))
+        return route.argsort() if n > 1 and len(route) >= GROUPED * n else None
 
     def features(self, x: Tensor, route: Tensor) -> dict[str, Tensor]:
         hidden = self._hidden(x, route[:1].expand(len(x)))
         return {f"layers.{i}": h for i, h in enumerate(hidden)}
 
-    def _hidden(self, x: Tensor, route: Tensor) -> list[Tensor]:
-        """Return what each layer gives to the next: the aggregate of each sample's modules."""
+    def _hidden(self, x: Tensor, route: Tensor, *, grouped: bool = False) -> list[Tensor]:
+        """Return what each layer gives to the next: the aggregate of each sample's modules.
+
+        Args:
+            x: (B, *input_shape).
+            route: (B,).
+            grouped: samples of a path follow one another, and are to be convolved by themselves.
+        """
         alike = bool((route == route[0]).all())
         active = self.rows[route[:1] if alike else route]  # (B, L, M); (1, L, M) of one path
         begun = active[:, 0].any(-1)
@@ -193,11 +216,15 @@ class PathNet(Net):
             first = route[int((~begun).nonzero()[0])]
             raise ClrlError(f"route {int(first)} has no path yet: begin its task first")
         used = active.any(0).tolist()
+        rows, counts = torch.unique_consecutive(route, return_counts=True)
         h, hidden = as_input(x), list[Tensor]()
         for i, place in enumerate(self.places[:-1]):
             h = place.pooled(h)
-            if i == 0 and isinstance(place.spec, Conv) and x.device.type == "cpu":
-                h = self._first(h, route, used[0], active[:, 0])
+            if grouped and isinstance(place.spec, Conv):
+                parts = zip(h.split(counts.tolist()), self.rows[rows, i], strict=True)
+                h = torch.cat(
+                    [self._layer(i, part, own.tolist(), own[None]) for part, own in parts]
+                )
             else:
                 h = self._layer(i, h, used[i], active[:, i])
             hidden.append(h)
@@ -218,17 +245,6 @@ class PathNet(Net):
             return total / len(on)
         return total / counts.sum(1).view(-1, *[1] * (total.dim() - 1))
 
-    def _first(self, h: Tensor, route: Tensor, used: list[bool], active: Tensor) -> Tensor:
-        """Do as `_layer` does with the first; path by path it takes 0.4 to 0.7 of the time."""
-        rows, counts = torch.unique(route, return_counts=True)
-        if len(rows) == 1 or len(h) < GROUPED * len(rows):
-            return self._layer(0, h, used, active)
-        order = route.argsort()
-        parts = h.permute(0, 2, 3, 1).index_select(0, order).permute(0, 3, 1, 2)  # in its layout
-        each = zip(torch.split(parts, counts.tolist()), self.rows[rows, 0], strict=True)
-        found = [self._layer(0, part, own.tolist(), own[None]) for part, own in each]
-        return torch.cat(found).index_select(0, order.argsort())
-
 
 def _sum_of_units(modules: Sequence[Module], h: Tensor, counts: Tensor | None) -> Tensor:
     """Return (B, out), the sum of f(W h + b) over linear modules.
@@ -238,11 +254,31 @@ def _sum_of_units(modules: Sequence[Module], h: Tensor, counts: Tensor | None) -
         h: (B, in).
         counts: (B, n) bool, which of them a sample's path uses; None: all.
     """
+    if h.device.type == "cpu" and modules[0].weight.numel() >= WIDE:
+        return _sum_by_users(modules, h, counts)
     y = F.linear(h, torch.cat([m.weight for m in modules]), torch.cat([_bias(m) for m in modules]))
     y = y.relu_().view(len(h), len(modules), -1)
     if counts is None:
         return y.sum(1)
     return torch.bmm(counts[:, None].to(y.dtype), y).squeeze(1)
+
+
+def _sum_by_users(modules: Sequence[Module], h: Tensor, counts: Tensor | None) -> Tensor:
+    """Return the same, module by module, each on the samples whose paths use it.
+
+    Nothing is computed to be masked, and weights, which are most of what is read here, are neither
+    copied nor, under autocast, cast more than once.
+    """
+    total: Tensor | None = None
+    for k, module in enumerate(modules):
+        rows = None if counts is None else counts[:, k].nonzero().squeeze(-1)
+        own = h if rows is None else h.index_select(0, rows)
+        y = F.linear(own, module.weight, module.bias).relu_()
+        if total is None:
+            total = y.new_zeros(len(h), y.shape[1])
+        total = total + y if rows is None else total.index_add(0, rows, y)
+    assert total is not None, "a path has a module in every layer"
+    return total
 
 
 def _sum_of_maps(modules: Sequence[Module], conv: Conv, h: Tensor, counts: Tensor | None) -> Tensor:

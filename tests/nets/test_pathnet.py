@@ -123,7 +123,7 @@ def test_a_batch_of_mixed_paths_equals_one_forward_a_path(aggregate):
 
 
 @pytest.mark.parametrize("aggregate", ["sum", "mean"])
-def test_the_first_layer_path_by_path_is_the_first_layer_all_at_once(aggregate, monkeypatch):
+def test_convolutions_path_by_path_are_convolutions_all_at_once(aggregate, monkeypatch):
     net = net_with(aggregate=aggregate)
     x = pixels(64)
     route = torch.tensor([3, 9, 5, 5, 0, 4, 4, 14]).repeat(8)[torch.randperm(64)]
@@ -140,7 +140,31 @@ def test_the_first_layer_path_by_path_is_the_first_layer_all_at_once(aggregate, 
         (logits.clamp(min=-9).square().mean() + value.square().mean()).backward()
         found.append([logits, value, *(p.grad for p in net.parameters())])
         expected = [8, 8, 16, 16, 8, 8] if grouped == 1 else [64]
-        assert convs == [*expected, 64]  # the first convolution, then the second
+        assert convs == 2 * expected  # the first convolution, then the second
+    for ours, theirs in zip(*found, strict=True):
+        assert (ours is None) is (theirs is None)
+        if ours is not None:
+            torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("aggregate", ["sum", "mean"])
+@pytest.mark.parametrize("alike", [False, True])
+def test_wide_linear_modules_one_by_one_are_those_all_at_once(aggregate, alike, monkeypatch):
+    net = net_with(aggregate=aggregate)
+    x, route = pixels(24), torch.tensor([5] * 24 if alike else [3, 9, 5, 5, 0, 4] * 4)
+    products, found = [], []
+    linear = F.linear
+    monkeypatch.setattr(
+        F, "linear", lambda h, w, *rest: (products.append(len(w)), linear(h, w, *rest))[1]
+    )
+    for wide in (1, 1_000_000):
+        monkeypatch.setattr(pathnet, "WIDE", wide)
+        products.clear()
+        net.zero_grad()
+        logits, value = net(x, route)
+        (logits.clamp(min=-9).square().mean() + value.square().mean()).backward()
+        found.append([logits, value, *(p.grad for p in net.parameters())])
+        assert (max(products) > 7) is (wide > 1)  # several modules of 7 units in one product
     for ours, theirs in zip(*found, strict=True):
         assert (ours is None) is (theirs is None)
         if ours is not None:
