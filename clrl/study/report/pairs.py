@@ -11,7 +11,8 @@ from clrl.study.report.inside import inside
 from clrl.study.report.learning import forgetting, matrices
 from clrl.study.report.provenance import videos
 from clrl.study.report.scores import Normalise, Scale
-from clrl.study.report.transfer_sections import EXPERT, Result, is_pair
+from clrl.study.report.transfer_curves import EXPERT, is_pair
+from clrl.study.report.transfer_sections import Result
 
 __all__ = ["of_pairs"]
 

@@ -1,22 +1,16 @@
-"""What a transfer study found, as sections: verdict, matrices, curves beside the experts'."""
+"""What a transfer study found, as sections: the verdict and the matrices."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 from clrl.study.alone import over_alone
-from clrl.study.curves import Curve
-from clrl.study.report.charts import DotChart, LineChart, Row
+from clrl.study.report.charts import DotChart, Row
 from clrl.study.report.document import Cell, Estimate, Figure, Part, Section, Table, Text, shown
-from clrl.study.report.groups import Group
-from clrl.study.report.learning import COLUMNS, CURVES, line_of, rows_of
-from clrl.study.report.runs import Run
 from clrl.study.statistics import FEWEST_RUNS
 
-__all__ = ["EXPERT", "Result", "curves", "is_pair", "matrices", "verdict"]
-
-EXPERT = "expert (from scratch)"
+__all__ = ["Result", "matrices", "verdict"]
 
 Result = Mapping[str, Any]  # of `clrl.study.transfer_matrix`
 
@@ -168,74 +162,3 @@ def _matrix(result: Result, metric: str, folded: bool) -> Table:
         shades.append(shade)
     columns = ("method", "source", *(f"to {target}" for target in result["targets"]))
     return Table(told["title"], columns, rows, shades, folded)
-
-
-# ------------------------------------------------------------------------------- from run folders
-
-
-def curves(result: Result, groups: Sequence[Group]) -> Section | None:
-    """Return the target's curve after every source, each method's beside those from scratch."""
-    controls = _controls(result, groups)
-    labels = [*(group.label for group in groups), *dict.fromkeys(c.label for c in controls)]
-    panels, rows = [], []
-    for source in result["sources"]:
-        for target in result["targets"]:
-            lines = []
-            for label, drawn in _drawn(groups, controls, source, target):
-                lines.append(line_of(labels.index(label), drawn))
-                rows += rows_of(f"{source} → {target}", label, lines[-1], drawn)
-            if any(0 < line.style < len(groups) for line in lines):  # more than from scratch
-                unit = "accuracy (%)" if groups[0].first.unit == "accuracy" else "raw score"
-                panels.append(LineChart(f"{source} → {target}", "steps of the visit", unit, lines))
-    if not panels:
-        return None
-    figure = Figure(
-        "Learning the target, after a source and from scratch",
-        CURVES,
-        panels,
-        Table("learning curves", ("pair", *COLUMNS[1:]), rows, mixed=True),
-        labels,
-    )
-    return Section("Learning curves", [figure])
-
-
-class _Control(NamedTuple):
-    """What a method that is no expert's makes of a target from scratch."""
-
-    target: str
-    label: str
-    curves: list[Curve]
-
-
-def _controls(result: Result, groups: Sequence[Group]) -> list[_Control]:
-    """Return the first visits of the runs that `study.json` has as a method's own control."""
-    runs = {group.label: group.runs for group in groups}
-    found = []
-    for target, methods in result.get("methods_alone", {}).items():
-        for method in methods:
-            first = [
-                run.first_visit
-                for run in runs.get(method, ())
-                if run.tasks[run.visits[0]] == target
-            ]
-            if first:
-                found.append(_Control(target, f"{method} (from scratch)", first))
-    return found
-
-
-def _drawn(
-    groups: Sequence[Group], controls: Sequence[_Control], source: str, target: str
-) -> Iterator[tuple[str, list[Curve]]]:
-    """Yield what a pair's panel shows, by label."""
-    for group in groups:
-        alone = group.label == EXPERT
-        runs = [run for run in group.runs if is_pair(run, source, target, alone=alone)]
-        if runs:
-            yield group.label, [run.last_visit for run in runs]
-    yield from ((c.label, c.curves) for c in controls if c.target == target)
-
-
-def is_pair(run: Run, source: str, target: str, *, alone: bool = False) -> bool:
-    """Tell whether a run learned the target last, after the source; `alone`: whatever before."""
-    *before, last = (run.tasks[j] for j in run.visits)
-    return last == target and (alone or " > ".join(before) == source)

@@ -28,7 +28,8 @@ from clrl.study.report.plasticity import plasticity
 from clrl.study.report.provenance import protocol_table, too_small, versions
 from clrl.study.report.runs import Run, read_run
 from clrl.study.report.scores import Normalise
-from clrl.study.report.transfer_sections import EXPERT, Result, curves, matrices, verdict
+from clrl.study.report.transfer_curves import EXPERT, curves
+from clrl.study.report.transfer_sections import Result, matrices, verdict
 from clrl.study.transfer_text import OF_ALONE
 
 __all__ = ["is_study", "transfers"]
