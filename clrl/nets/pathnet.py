@@ -221,7 +221,7 @@ class PathNet(Net):
         for i, place in enumerate(self.places[:-1]):
             h = place.pooled(h)
             if grouped and isinstance(place.spec, Conv):
-                parts = zip(h.split(counts.tolist()), self.rows[rows, i], strict=True)
+                parts = zip(torch.split(h, counts.tolist()), self.rows[rows, i], strict=True)
                 h = torch.cat(
                     [self._layer(i, part, own.tolist(), own[None]) for part, own in parts]
                 )
