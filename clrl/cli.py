@@ -355,7 +355,7 @@ def _explain(error: Exception, debug: bool) -> int:
         return _fail(f"{error.format_message()} (see clrl --help)", 2)
     # imported late: it brings torch, which is loaded already if a ClrlError was raised
     from clrl.run.stop import Stopped
-    from clrl.types import ClrlError
+    from clrl.errors import ClrlError
 
     if isinstance(error, Stopped):
         again = error.again or f"clrl resume {error.run or 'RUN'}"

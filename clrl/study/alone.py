@@ -20,13 +20,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clrl.study.curves import Curve, common_spans, mean_height
 from clrl.study.metrics import mean_of_all
-from clrl.study.plan import Study
 from clrl.study.ratios import shares
 from clrl.study.transfer_metrics import METRICS, Finished, Metric, Part, Target, part
+
+if TYPE_CHECKING:  # a report need not wait for torch
+    from clrl.study.plan import Study
 
 __all__ = ["OVER_ALONE", "Alone", "all_metrics", "over_alone", "without_control"]
 

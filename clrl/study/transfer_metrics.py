@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from clrl.errors import ClrlError
 from clrl.study import gains
 from clrl.study.curves import (
     Curve,
@@ -24,8 +25,9 @@ from clrl.study.curves import (
 )
 from clrl.study.forgetting import continual_world_forgetting
 from clrl.study.metrics import difference, mean_of_all
-from clrl.study.plan import PlannedRun, Study
-from clrl.types import ClrlError
+
+if TYPE_CHECKING:  # a report need not wait for torch
+    from clrl.study.plan import PlannedRun, Study
 
 __all__ = ["METRICS", "Finished", "Metric", "Normalise", "Part", "Target", "part"]
 

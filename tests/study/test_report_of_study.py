@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -290,6 +292,21 @@ def test_the_report_lies_in_the_study_and_is_the_same_each_time(runs: Path) -> N
     study = write_study(runs)
     assert reported(study) == reported(study)
     assert {p.name for p in study.glob("report.*")} == {"report.html", "report.md", "report.csv"}
+
+
+def test_a_report_need_not_wait_for_torch_nor_hold_it_in_memory(runs: Path) -> None:
+    program = """
+import sys
+from clrl.cli import main
+try:
+    main(["report", sys.argv[1]])
+except SystemExit as done:
+    assert done.code == 0
+assert "torch" not in sys.modules
+"""
+    study = write_study(runs)
+    subprocess.run([sys.executable, "-c", program, study], check=True, stdout=subprocess.DEVNULL)
+    assert (study / "report.html").exists()
 
 
 def test_faults_are_named(runs: Path) -> None:
