@@ -353,9 +353,8 @@ def _guarded(arguments: list[str], debug: bool) -> int:
 def _explain(error: Exception, debug: bool) -> int:
     if hasattr(error, "format_message"):  # a usage error; typer's own class for it moves about
         return _fail(f"{error.format_message()} (see clrl --help)", 2)
-    # imported late: it brings torch, which is loaded already if a ClrlError was raised
-    from clrl.run.stop import Stopped
     from clrl.errors import ClrlError
+    from clrl.run.stop import Stopped
 
     if isinstance(error, Stopped):
         again = error.again or f"clrl resume {error.run or 'RUN'}"
