@@ -18,29 +18,38 @@ __all__ = ["LwF"]
 
 
 class _Student(PlainNet):
-    """A plain net that can tell once more what its trunk made of the last input."""
+    """A plain net that, while asked to, can tell once more what its trunk made of the last input.
+
+    Attributes:
+        remembers: whether it is asked to.
+    """
 
     def __init__(self, spec: NetSpec) -> None:
         super().__init__(spec)
+        self.remembers = False
         self._seen: tuple[Tensor, Tensor] | None = None
 
     def forward(self, x: Tensor, route: Tensor, context: Tensor | None = None) -> Output:
         h = self.trunk(as_input(x))
-        if torch.is_grad_enabled():
+        if self.remembers and torch.is_grad_enabled():
             self._seen = x, h
         output: Output = self.heads(h, route)
         return output
 
     def features_of(self, x: Tensor) -> Tensor:
-        """Return (B, F), with its graph, from the last forward pass if that was of this very x."""
-        if self._seen is not None and self._seen[0] is x:
-            return self._seen[1]
+        """Return (B, F), with its graph: of the last forward pass, once, if that was of this x."""
+        seen, self._seen = self._seen, None
+        if seen is not None and seen[0] is x:
+            return seen[1]
         features: Tensor = self.trunk(as_input(x))
         return features
 
     def forget(self) -> None:
         """Drop what was kept: to be called when weights have changed."""
         self._seen = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_seen": None}  # a graph can be neither copied nor stored
 
 
 @dataclass
@@ -90,8 +99,10 @@ class LwF(Method):
         self._outputs = self._distilled(list(earlier.values()))
         self._teacher = self._last = None
         self._student.forget()
+        self._student.remembers = False
         if self._outputs and self.strength > 0:
             self._teacher = copy.deepcopy(self._student).requires_grad_(False)
+            self._student.remembers = True
 
     def _distilled(self, earlier: list[Task]) -> list[tuple[int, tuple[int, ...]]]:
         """Return whose answers are kept: task ids, each with the logits that are its answer."""

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clrl.nets.columns import places_of
-from clrl.nets.layers import Heads, as_input, orthogonal
+from clrl.nets.layers import Heads, as_input, at_least_float32, orthogonal
 from clrl.types import ClrlError, Conv, Net, NetSpec, Output, Task
 
 __all__ = ["Aggregate", "PathNet", "PathSettings"]
@@ -216,7 +216,8 @@ class PathNet(Net):
             first = route[int((~begun).nonzero()[0])]
             raise ClrlError(f"route {int(first)} has no path yet: begin its task first")
         used = active.any(0).tolist()
-        rows, counts = torch.unique_consecutive(route, return_counts=True)
+        if grouped:
+            rows, counts = torch.unique_consecutive(route, return_counts=True)
         h, hidden = as_input(x), list[Tensor]()
         for i, place in enumerate(self.places[:-1]):
             h = place.pooled(h)
@@ -269,16 +270,18 @@ def _sum_by_users(modules: Sequence[Module], h: Tensor, counts: Tensor | None) -
     Nothing is computed to be masked, and weights, which are most of what is read here, are neither
     copied nor, under autocast, cast more than once.
     """
-    total: Tensor | None = None
+    total: Tensor | None = None  # in float32, and rounded once
+    dtype = h.dtype
     for k, module in enumerate(modules):
         rows = None if counts is None else counts[:, k].nonzero().squeeze(-1)
         own = h if rows is None else h.index_select(0, rows)
         y = F.linear(own, module.weight, module.bias).relu_()
+        y, dtype = at_least_float32(y), y.dtype
         if total is None:
             total = y.new_zeros(len(h), y.shape[1])
         total = total + y if rows is None else total.index_add(0, rows, y)
     assert total is not None, "a path has a module in every layer"
-    return total
+    return total.to(dtype)
 
 
 def _sum_of_maps(modules: Sequence[Module], conv: Conv, h: Tensor, counts: Tensor | None) -> Tensor:

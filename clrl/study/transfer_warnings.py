@@ -28,6 +28,11 @@ def warnings_of(study: Study, runs: Sequence[Finished], targets: Mapping[str, Ta
         )
     elif seeds < ENOUGH_RUNS:
         found.append(f"{seeds} seeds: {TOO_NARROW}")
+    if study.config.run.net.heads == "per_task":
+        found.append(
+            "jump-start: a task's own head (net.heads: per_task) is untrained when its visit "
+            "begins, so that what is not 0 is mostly chance"
+        )
     found += [
         f"{run.folder}: {run.skipped} lines of evaluations.jsonl are no records and were skipped"
         for run in runs

@@ -261,6 +261,24 @@ def test_ewc_stays_nearer_to_the_old_weights_the_stronger_it_is():
     assert moved[0] > 2 * moved[1] > 2 * moved[2] > 0
 
 
+@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("agent", agents.REGISTRY)
+def test_lwf_passes_its_net_once_a_gradient_step(agent, bf16):
+    learner = learner_with(agent, "lwf", bf16=bf16)
+    learn(learner, 0)
+    learner.begin_task(SEQUENCE.tasks[1])
+    passes, steps = [], []
+    learner.net.trunk.register_forward_hook(
+        lambda *_: passes.append(1) if torch.is_grad_enabled() else None
+    )
+    step = learner.optimizer.step
+    learner.optimizer.step = lambda *args: (steps.append(1), step(*args))[1]  # type: ignore
+    for _ in range(3):
+        learner.update()
+    assert len(passes) == len(steps) > 0
+    assert "distillation" in learner.method.records()
+
+
 def test_a_method_that_does_not_serve_the_learner_is_refused_at_once():
     class OnlyPictures(Method):
         kinds = frozenset({"supervised"})

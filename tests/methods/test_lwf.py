@@ -159,6 +159,19 @@ def test_the_learners_own_pass_through_the_trunk_is_not_repeated():
         torch.testing.assert_close(p.grad, q.grad)
 
 
+def test_a_net_that_remembers_a_pass_can_be_copied_and_one_that_distils_nothing_remembers_none():
+    method, batch = protecting(), batch_of(2)
+    method.net(batch.x, batch.route)
+    assert method.net._seen is not None
+    copied = copy.deepcopy(method.net)
+    assert copied._seen is None
+    assert torch.equal(copied(batch.x, batch.route).logits, method.net(batch.x, batch.route).logits)
+    for idle in (built(), built(strength=0.0)):
+        idle.begin_task(OWN[0])
+        idle.net(batch.x, batch.route)
+        assert idle.net._seen is None
+
+
 def test_a_pass_of_other_inputs_is_not_taken_for_the_batchs():
     method, batch = protecting(), batch_of(2)
     expected = method.loss(batch, never)

@@ -171,6 +171,27 @@ def test_wide_linear_modules_one_by_one_are_those_all_at_once(aggregate, alike, 
             torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("low", [False, True], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("chain", [CHAIN, (Conv(4, 3), MaxPool(2))], ids=["deep", "ends in a pool"])
+def test_what_a_cpu_does_path_by_path_and_module_by_module_changes_nothing(low, chain, monkeypatch):
+    net = net_with(chain, aggregate="mean")
+    x, route = pixels(64), torch.tensor([3, 9, 5, 5, 0, 4, 4, 14]).repeat(8)[torch.randperm(64)]
+    found = []
+    for grouped, wide in ((1, 1), (1_000, 1_000_000)):
+        monkeypatch.setattr(pathnet, "GROUPED", grouped)
+        monkeypatch.setattr(pathnet, "WIDE", wide)
+        net.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=low):
+            logits, value = net(x, route)
+        (logits.clamp(min=-9).square().mean() + value.square().mean()).backward()
+        found.append([logits, value, *(p.grad for p in net.parameters())])
+    for ours, theirs in zip(*found, strict=True):
+        assert (ours is None) is (theirs is None)
+        if ours is not None:
+            apart = (ours - theirs).norm() / theirs.norm().clamp(min=1e-6)
+            assert apart < (0.02 if low else 1e-5)
+
+
 def test_its_features_are_what_each_layer_gives_to_the_next():
     net = net_with()
     x, route = pixels(6), torch.tensor([4, 5, 4, 3, 6, 7])

@@ -135,24 +135,39 @@ def test_curves_are_of_the_visit_beside_the_experts(runs: Path) -> None:
     assert (beside["hours"], beside["PNN's transfer score"]) == ("1.0", "162.5")
 
 
-def test_a_methods_own_control_is_drawn_too(runs: Path) -> None:
+def with_controls(runs: Path, copies: int) -> Path:
+    """Write a study whose target is also a source, with so many controls of its one seed."""
     study = write_study(runs)
     result = json.loads((study / "study.json").read_text())
-    folder = "study/runs/ewc-B-A/seed0"
-    write_run(runs / folder, ["B", "A"], [1.0, 2.0, 3.0])
-    control = [("start", 0, 0, 0.0), ("during", 1, 50, 6.0), ("end", 1, 100, 7.0)]
-    with (runs / folder / "evaluations.jsonl").open("a") as file:
-        for phase, visit, step, score in control:
-            where = {"visit": visit, "phase": phase, "step": step, "task_evaluated": "B"}
-            file.write(json.dumps(where | {"return": score}) + "\n")
-    other = {"sources": ["B"], "target": "A", "folder": folder}
-    result["runs"].append(result["runs"][0] | other)
-    result["methods_alone"] = {"B": {"ewc": {"folders": {"0": [folder]}}}}
+    folders = [f"study/runs/ewc-B-A{k}/seed0" for k in range(copies)]
+    for k, folder in enumerate(folders):
+        write_run(runs / folder, ["B", "A"], [1.0, 2.0, 3.0])
+        control = [("start", 0, 0, 0.0), ("during", 1, 50, 6.0 + k), ("end", 1, 100, 7.0)]
+        with (runs / folder / "evaluations.jsonl").open("a") as file:
+            for phase, visit, step, score in control:
+                where = {"visit": visit, "phase": phase, "step": step, "task_evaluated": "B"}
+                file.write(json.dumps(where | {"return": score}) + "\n")
+        other = {"sources": ["B"], "target": "A", "folder": folder}
+        result["runs"].append(result["runs"][0] | other)
+    result |= {"sources": ["A", "B"], "targets": ["B", "A"]}
+    result["methods_alone"] = {"B": {"ewc": {"folders": {"0": folders}}}}
     (study / "study.json").write_text(json.dumps(result))
-    found = rows(reported(study)["csv"], "learning curves")
+    return study
+
+
+def test_a_methods_own_control_is_drawn_too_but_beside_a_source_alone(runs: Path) -> None:
+    found = rows(reported(with_controls(runs, 1))["csv"], "learning curves")
     own = {r["step"]: r["mean"] for r in found if r["method"] == "ewc (from scratch)"}
     assert own == {"0": "0.0", "50": "6.0", "100": "7.0"}
     assert {r["pair"] for r in found if r["method"] == "ewc (from scratch)"} == {"A → B"}
+    assert {r["pair"] for r in found} == {"A → B", "B → A"}  # no task is its own source
+
+
+def test_many_controls_of_few_seeds_make_no_interval(runs: Path) -> None:
+    found = rows(reported(with_controls(runs, 4))["csv"], "learning curves")
+    own = [r for r in found if r["method"] == "ewc (from scratch)"]
+    assert [r["mean"] for r in own] == ["0.0", "7.5", "7.0"]
+    assert not any("mean low" in r for r in own)
 
 
 def test_runs_that_are_too_small_are_called_so(runs: Path) -> None:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from clrl.study.curves import Curve
 from clrl.study.report.charts import LineChart
-from clrl.study.report.document import Figure, Section, Table
+from clrl.study.report.document import Cell, Figure, Section, Table
 from clrl.study.report.groups import Group
 from clrl.study.report.learning import COLUMNS, CURVES, line_of, rows_of
 from clrl.study.report.runs import Run
@@ -22,16 +22,19 @@ def curves(result: Result, groups: Sequence[Group]) -> Section | None:
     """Return the target's curve after every source, each method's beside those from scratch."""
     controls = _controls(result, groups)
     labels = [*(group.label for group in groups), *dict.fromkeys(c.label for c in controls)]
-    panels, rows = [], []
+    panels, rows = [], list[list[Cell]]()
     for source in result["sources"]:
         for target in result["targets"]:
-            lines = []
+            lines, told = [], list[list[Cell]]()
             for label, drawn in _drawn(groups, controls, source, target):
-                lines.append(line_of(labels.index(label), drawn))
-                rows += rows_of(f"{source} → {target}", label, lines[-1], drawn)
+                style = labels.index(label)
+                # a seed may have several controls, which are not independent: no band of theirs
+                lines.append(line_of(style, drawn, banded=style < len(groups)))
+                told += rows_of(f"{source} → {target}", label, lines[-1], drawn)
             if any(0 < line.style < len(groups) for line in lines):  # more than from scratch
                 unit = "accuracy (%)" if groups[0].first.unit == "accuracy" else "raw score"
                 panels.append(LineChart(f"{source} → {target}", "steps of the visit", unit, lines))
+                rows += told
     if not panels:
         return None
     figure = Figure(
