@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
 import json
 import re
@@ -16,6 +17,7 @@ import pytest
 import yaml
 
 from clrl.study.report import write_report
+from clrl.study.report.axes import LETTER, WIDTH
 from clrl.types import ClrlError
 
 STEPS = 100  # of a visit
@@ -168,6 +170,20 @@ def test_many_controls_of_few_seeds_make_no_interval(runs: Path) -> None:
     own = [r for r in found if r["method"] == "ewc (from scratch)"]
     assert [r["mean"] for r in own] == ["0.0", "7.5", "7.0"]
     assert not any("mean low" in r for r in own)
+
+
+def test_labels_of_axes_fit_their_chart_however_long_a_metrics_title_is(runs: Path) -> None:
+    study = write_study(runs)
+    result = json.loads((study / "study.json").read_text())
+    title = "PNN's transfer score (% of the expert's area), over fine-tuning alone"
+    result["metrics"]["transfer_score"]["title"] = title
+    (study / "study.json").write_text(json.dumps(result))
+    page = reported(study)["html"]
+    texts = [html.unescape(text) for text in re.findall(r"<text[^>]*>([^<]*)</text>", page)]
+    short = [text for text in texts if text.startswith("PNN's transfer")]
+    assert len(short) == 2  # below the dots, and beside the cost
+    assert all(len(text) * LETTER < WIDTH and text.endswith("alone") for text in short)
+    assert html.escape(title) in page or title in page
 
 
 def test_runs_that_are_too_small_are_called_so(runs: Path) -> None:

@@ -23,6 +23,7 @@ MARKERS = ("circle", "square", "triangle", "diamond", "cross")
 
 WIDTH = 360  # of every chart, in its own units: about the pixels of a phone
 LETTER = 6.2  # mean width of a letter of the axes
+MOST_LETTERS = int((WIDTH - 8) / LETTER)  # of a label, for it to fit
 
 
 class Style(NamedTuple):
@@ -204,12 +205,12 @@ class Frame:
                 parts.append(element("text", text, x=self.left - 5, y=y + 4, text_anchor="end"))
         axis = f"M{self.left:.1f} {self.bottom:.1f}H{self.right:.1f}"
         parts.append(element("path", d=axis, class_="axis"))
-        middle = (self.left + self.right) / 2
-        parts.append(
-            element("text", self.x_label, x=middle, y=self.height - 5, text_anchor="middle")
-        )
-        if self.y_label:
-            parts.append(element("text", self.y_label, x=2, y=11))
+        # the figure's heading or its text says all of a label that is too long
+        x_label, y_label = (clipped(text, MOST_LETTERS) for text in (self.x_label, self.y_label))
+        middle = WIDTH / 2 if x_label != self.x_label else (self.left + self.right) / 2
+        parts.append(element("text", x_label, x=middle, y=self.height - 5, text_anchor="middle"))
+        if y_label:
+            parts.append(element("text", y_label, x=2, y=11))
         return joined(*parts)
 
     def svg(self, title: str, *marks: object) -> Markup:
