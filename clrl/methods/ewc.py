@@ -43,7 +43,9 @@ class EWC(Penalty):
     factor: ClassVar[float] = 0.5
 
     estimator: Literal["exact", "sample", "empirical", "batched"] = "exact"
-    """y weighted by p(y); one drawn from p; the target; or the known wrong one (`batch_size`)."""
+    """Whose log-probability is squared: `exact` every output's, weighted by its probability;
+    `sample` one drawn; `empirical` the label (games: the action taken); `batched` the labels' of
+    `batch_size` samples together, as much code wrongly has it."""
     batch_size: int = 128
     """Samples whose gradients `batched` averages before squaring: they cancel, others do not."""
 

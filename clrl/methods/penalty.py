@@ -105,13 +105,15 @@ class Penalty(Method):
             most = values.kthvalue(rank).values
             omega = {name: o.clamp(max=most) for name, o in omega.items()}
         n_weights = sum(o.numel() for o in omega.values())
-        self._mean = sum(float(o.sum()) for o in omega.values()) / n_weights
+        # in double: a sure net's importance lies near float32's least number, a lost one's near its
+        # greatest, where a mean of float32 is 0 or infinite
+        self._mean = sum(float(o.sum(dtype=torch.float64)) for o in omega.values()) / n_weights
         if self._mean == 0:
             log.warning(
                 "the importance after %r is 0 everywhere: nothing of it is protected", task.name
             )
         elif self.normalise:
-            omega = {name: o / self._mean for name, o in omega.items()}
+            omega = {name: (o.double() / self._mean).to(o.dtype) for name, o in omega.items()}
         if self.anchors == "separate":
             self.penalty.add(omega, self.protected)
         else:

@@ -26,8 +26,9 @@ class SI(Penalty):
     weights are those before and after the optimizer (and the proximal step, if `decoupled`).
 
     Differs from the paper:
-    - w below 0, which noisy gradients leave behind, counts as 0, as in the author's code: a
-      negative importance would push weights away;
+    - w below 0, which noisy gradients leave behind, counts as 0: a negative importance would push
+      weights away. The author's code cuts off the running sum instead, so that a visit below 0
+      takes from what earlier ones left; here each counts by itself, as other penalties' do;
     - `normalise` is off, as in the paper: Omega is in units of the loss, and a strength of 1 stands
       for what the path took from it. On pictures more was better here: 100 on Split MNIST by task,
       where the paper has 1. Losses of games are in no such unit: turn it on there.

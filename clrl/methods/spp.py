@@ -65,7 +65,7 @@ class SPP(Penalty):
         sample = self.draw(data)
         theta = {name: p for name, p in self.protected.items() if p.requires_grad}
         total = {name: torch.zeros_like(p) for name, p in self.protected.items()}
-        n_batches = max(1, len(sample) // self.batch_size)  # all samples may be less than a batch
+        n_batches = len(sample) // self.batch_size
         for k in range(n_batches):
             batch = sample[k * self.batch_size : (k + 1) * self.batch_size]
             slope, curvature = self._terms(batch, theta)

@@ -9,7 +9,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from clrl.methods.joint import Joint
 from clrl.methods.lwf import LwF
 from clrl.step import gradient_step
 from clrl.types import Batch, Linear, NetSpec, Task
@@ -243,11 +242,3 @@ def test_its_state_does_not_grow():
 def test_settings_out_of_range_are_refused(settings):
     with pytest.raises(ValueError, match=next(iter(settings))):
         LwF(**settings)
-
-
-def test_joint_training_mixes_the_distinct_tasks_begun_so_far():
-    a, b, c = OWN
-    joint = Joint()
-    assert list(joint.mixture([a])) == [a]
-    assert list(joint.mixture([a, b, a, c])) == [a, b, c]
-    assert list(LwF().mixture([a, b, a, c])) == [c]

@@ -140,10 +140,16 @@ def numbers_in(state: object) -> int:
     return sum(numbers_in(part) for part in state.values()) if isinstance(state, dict) else 1
 
 
-@every_penalty
+VARIANTS = [
+    *((name, {}) for name in PENALTIES),
+    *(("ewc", {"estimator": estimator}) for estimator in ("sample", "empirical", "batched")),
+]
+
+
+@pytest.mark.parametrize(("name", "settings"), VARIANTS)
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
-def test_importance_that_is_not_finite_is_refused_before_it_is_stored(name, bad):
-    method = built(name)
+def test_importance_that_is_not_finite_is_refused_before_it_is_stored(name, settings, bad):
+    method = built(name, **settings)
     visit(method, TASKS[0])
     before = {
         part: {k: v.clone() for k, v in method.state_dict()["penalty"][part].items()}
@@ -185,6 +191,22 @@ def test_normalised_importances_have_mean_one_over_the_protected_weights(name):
     visit(method, TASKS[0])
     values = torch.cat([v.flatten() for v in method.penalty.weight.values()])
     assert float(values.mean()) == pytest.approx(1.0, rel=1e-5)
+
+
+@pytest.mark.parametrize("size", [1.4e-45, 1e-40, 1e-10, 1.0, 3e38])
+def test_importance_of_any_size_is_finite_once_normalised(size, caplog):
+    class Sized(Penalty):
+        def importance(self, data: Iterator[Batch]) -> dict[str, torch.Tensor]:
+            found = {n: torch.full_like(p, size) for n, p in self.protected.items()}
+            found["trunk.0.bias"].zero_()  # so that the mean is smaller than any of them
+            return found
+
+    method = Sized()
+    method.build(NetSpec((6,), (Linear(8),), TASKS))
+    method.end_task(TASKS[0], batches(TASKS[0]))
+    kept = method.penalty.weight["trunk.0.weight"]
+    assert torch.allclose(kept, torch.full_like(kept, 7 / 6))  # 8 x 6 weights beside 8 biases
+    assert not caplog.records
 
 
 def test_clipping_lowers_what_is_above_the_quantile_to_it_and_nothing_else():
