@@ -175,6 +175,7 @@ def _data_sets() -> list[Check]:
     """Tell which image data sets are there; games need none."""
     try:
         from clrl.envs.datasets import DATASETS, folder, missing
+        from clrl.envs.fetch import altered
     except ImportError:  # of what other checks tell already
         return []
     absent = {name for name in DATASETS if missing(name)}
@@ -182,6 +183,9 @@ def _data_sets() -> list[Check]:
     if "CLRL_DATA" in os.environ and not folder().is_dir():
         remedy = "set CLRL_DATA to the folder of the data sets, or make it with: clrl fetch NAME"
         return [Check("data sets", "note", f"no folder {folder()}", remedy)]
+    if wrong := [path for name in DATASETS if name not in absent for path in altered(name)]:
+        shown = f"{value}; not as published: {', '.join(map(str, wrong))}"
+        return [Check("data sets", "note", shown, "delete these, then: clrl fetch NAME")]
     return [Check("data sets", "ok", value, "clrl fetch NAME, for others" if absent else "")]
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import tarfile
 import tempfile
 import zlib
 from pathlib import Path
 from typing import NamedTuple
 
-from clrl.envs.datasets import DATASETS, canonical, folder, missing, require
+from clrl.envs.datasets import DATASETS, canonical, folder, missing, paths, require
 from clrl.types import ClrlError
 
-__all__ = ["DOWNLOADS", "Download", "fetch"]
+__all__ = ["DOWNLOADS", "Download", "altered", "fetch"]
 
 
 class Download(NamedTuple):
@@ -77,6 +78,26 @@ DOWNLOADS: dict[str, tuple[Download, ...]] = {
 }
 
 
+def altered(name: str) -> list[Path]:
+    """Return those files of a data set that are there, but not as they were published.
+
+    Known are hashes of whole downloads: nothing is told of files that came in an archive, or that
+    lie there unpacked.
+    """
+    hashes = {d.files[0]: d.known_hash for d in DOWNLOADS[canonical(name)] if len(d.files) == 1}
+    places = zip(DATASETS[canonical(name)].files, paths(name), strict=True)
+    there = [(path, hashes[file]) for file, path in places if file in hashes]
+    return [
+        path
+        for path, known in there
+        if path.suffix == ".gz" and path.is_file() and _hash(path, known.split(":")[0]) != known
+    ]
+
+
+def _hash(path: Path, kind: str) -> str:
+    return f"{kind}:{hashlib.new(kind, path.read_bytes(), usedforsecurity=False).hexdigest()}"
+
+
 def fetch(name: str) -> list[Path]:
     """Download what is missing of a data set; files that are there stay as they are.
 
@@ -86,13 +107,20 @@ def fetch(name: str) -> list[Path]:
         The files that were written.
 
     Raises:
-        ClrlError: with exit code 3 for an unknown data set, without a network and where pooch (or,
-            for digits, scikit-learn) is not installed; 1 for content that is not as published.
+        ClrlError: with exit code 3 for an unknown data set, for content that is not as published,
+            downloaded or there already, without a network, and where pooch (or, for digits,
+            scikit-learn) is not installed; 1 for a disk that cannot be written.
     """
     name = canonical(name)
     if not DOWNLOADS[name]:
         require(name)  # it comes with a package
     absent, root = missing(name), folder()
+    if wrong := altered(name):
+        raise ClrlError(
+            f"{wrong[0]} is not what was published: delete it and run: clrl fetch {name} "
+            "(or, if it is data of your own, leave it: it is read all the same)",
+            3,
+        )
     if not absent:
         return []
     try:
@@ -138,7 +166,8 @@ def _downloaded(name: str, download: Download, here: Path) -> Path:
     except ValueError as error:  # pooch's word for a wrong hash
         raise ClrlError(
             f"{download.url} is not what was published, {download.known_hash}: nothing was kept; "
-            f"try again later: clrl fetch {name}"
+            f"try again later: clrl fetch {name}",
+            3,
         ) from error
 
 
@@ -160,6 +189,7 @@ def _unpacked(download: Download, path: Path, here: Path) -> dict[str, Path]:
     except (tarfile.TarError, KeyError, EOFError, zlib.error) as error:
         raise ClrlError(
             f"{download.url}: {error.args[0] if error.args else error}: expected an archive with "
-            f"{', '.join(download.files)}; nothing was kept"
+            f"{', '.join(download.files)}; nothing was kept",
+            3,
         ) from error
     return ready

@@ -288,15 +288,23 @@ def _unsteady(
     """Say of each ratio over which targets what it divides by may as well be 0."""
     told = []
     for name, metric in metrics.items():
-        pairs = [
-            (target, pair.whole)
-            for of in _pairs(study, measured, name).values()
-            for (_, target), pair in of.items()
+        if not metric.is_ratio:
+            continue
+        methods: dict[str, list[str]] = {}  # by target: those measured over what may be 0 there
+        for method, of in _pairs(study, measured, name).items():
+            for (_, target), pair in of.items():
+                known = methods.setdefault(target, [])
+                if pair.whole and is_unsteady(pair.whole) and method not in known:
+                    known.append(method)
+        everywhere = len(study.config.methods)
+        found = [
+            target if len(names) == everywhere else f"{target} ({', '.join(names)})"
+            for target, names in methods.items()
+            if names
         ]
-        found = [target for target, whole in pairs if whole and is_unsteady(whole)]
-        if metric.is_ratio and found:
+        if found:
             told.append(
-                f"{metric.title}: for {', '.join(dict.fromkeys(found))} the mean divided by is "
+                f"{metric.title}: for {', '.join(found)} the mean divided by is "
                 "within 2 standard errors of 0, so that with other seeds it might be anything"
             )
     return told

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import gzip
 import hashlib
 import io
 import os
@@ -18,9 +19,10 @@ from typing import Any
 
 import pytest
 
+from clrl import doctor
 from clrl.envs import fetch as fetching
-from clrl.envs.datasets import DATASETS, load
-from clrl.envs.fetch import DOWNLOADS, Download, fetch
+from clrl.envs.datasets import DATASETS, _load, load
+from clrl.envs.fetch import DOWNLOADS, Download, altered, fetch
 from clrl.types import ClrlError
 
 REAL = os.environ.get("CLRL_DATA")
@@ -118,9 +120,41 @@ def test_a_wrong_checksum_is_told_and_nothing_kept(mnist: Any, server: Server, n
     path = list(server.files)[number]
     server.files[path] = server.files[path][:-1] + b"\x01"
     code, told = failed("mnist", mnist.root)
-    assert code == 1
+    assert code == 3
     assert f"{server.url}{path} is not what was published" in told
     assert "sha256:" in told and "clrl fetch mnist" in told
+
+
+def test_files_that_are_there_but_not_as_published_are_told(
+    mnist: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    wrong = fetch("mnist")[1]
+    assert altered("mnist") == []
+    load("mnist")
+    assert not caplog.records
+    wrong.write_bytes(gzip.compress(gzip.decompress(wrong.read_bytes())[:-1] + b"\x00", 1))
+    assert altered("mnist") == [wrong]
+    code, told = failed("mnist", mnist.root)
+    assert code == 3
+    assert told.startswith(
+        f"{wrong} is not what was published: delete it and run: clrl fetch mnist"
+    )
+    (check,) = doctor._data_sets()
+    assert check.state == "note"
+    assert check.value.endswith(f"; not as published: {wrong}")
+    _load.cache_clear()
+    assert len(load("mnist").train.x) == 60  # it may be the user's own
+    assert caplog.messages == [
+        f"{wrong} is not what was published as mnist: its results are of other data"
+    ]
+
+
+def test_of_files_without_a_hash_of_their_own_nothing_is_told(mnist: Any, published: Any) -> None:
+    (packed, *_) = fetch("mnist")
+    packed.with_suffix("").write_bytes(b"unpacked by hand")
+    packed.unlink()
+    published.cifar("cifar10")  # which came in an archive
+    assert altered("mnist") == altered("cifar10") == altered("digits") == []
 
 
 def test_without_a_network_the_command_to_repeat_is_told(mnist: Any, server: Server) -> None:
@@ -228,7 +262,7 @@ def test_an_archive_without_what_is_expected_is_refused(
     for raw in (archive(good), *odd, b"no archive", archive(good)[:-30]):
         serve(raw)
         code, told = failed("cifar100", published.root)
-        assert code == 1 and "expected an archive with" in told, raw[:10]
+        assert code == 3 and "expected an archive with" in told, raw[:10]
 
 
 # ------------------------------------------------------------------------------ the catalogue

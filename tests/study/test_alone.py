@@ -185,6 +185,18 @@ def test_a_target_that_is_no_source_has_no_control_and_it_is_said(
         assert told.startswith("pathnet: no run learns Freeway first, from scratch")
 
 
+def test_whose_control_may_be_0_is_said(study: Study) -> None:
+    def told(first: dict[tuple[str, int], Curve]) -> list[str]:
+        return [w for w in result_of(study, first)["warnings"] if "errors of 0" in w]
+
+    assert not told(FIRST)
+    nothing: Curve = [0.0, 0.0, 0.1]
+    warned = told(FIRST | {("Krull", 0): nothing, ("Pong", 0): nothing})
+    assert warned
+    for warning in warned:  # fine-tuning's control, the expert, is as steady as it was
+        assert "over the method alone: for Freeway (pathnet) the mean divided by is" in warning
+
+
 def test_what_learns_other_tasks_in_its_first_visit_is_no_control(
     write_study: Write, tmp_path: Path
 ) -> None:
@@ -215,6 +227,10 @@ def test_all_texts_name_both(study: Study, result: dict[str, Any], runs: Path) -
     for one in (ours, theirs):
         assert one.replace("'", "&#x27;") + ", over all pairs:" in told
     assert "is over its own control: the first visits of its runs" in told
+    less = result["summary"]["transfer_score"]["pathnet"]["versus"]["finetune"]["difference"]
+    for text in (f"pathnet less finetune: {less['value']:.1f}", "(2 seeds: fewer than 3, so no"):
+        assert text in told
+    assert "finetune less finetune" not in told
 
 
 def test_harm_over_the_method_alone_is_shaded_as_harm(result: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from clrl.study.alone import over_alone
 from clrl.study.report.charts import DotChart, Row
 from clrl.study.report.document import Cell, Estimate, Figure, Part, Section, Table, Text, shown
+from clrl.study.report.verdict import reading
 from clrl.study.statistics import FEWEST_RUNS
 
 __all__ = ["Result", "matrices", "verdict"]
@@ -60,7 +61,13 @@ def _sentences(result: Result, metric: str) -> list[str]:
     lines = [f"{title}, over all pairs: " + "; ".join(f"{m} {shown(e)}" for m, e in known.items())]
     if len(known) > 1:
         lines[0] += f". {best} has the {'highest' if higher else 'lowest'}"
-    return [lines[0] + "."]
+    first, n = result["methods"][0], len(result["seeds"])
+    for method, one in told.items():
+        apart = _told(one.get("versus", {}).get(first, {}).get("difference"))
+        if apart.value is not None:
+            shows = f"{n} {'seed' if n == 1 else 'seeds'}: {reading(apart, n, higher, 'seeds')}"
+            lines.append(f"{method} less {first}: {shown(apart)} ({shows})")
+    return [f"{line}." for line in lines]
 
 
 def _summary(result: Result) -> Table:

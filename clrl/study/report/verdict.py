@@ -19,7 +19,7 @@ from clrl.study.statistics import (
     t_interval,
 )
 
-__all__ = ["verdict"]
+__all__ = ["reading", "verdict"]
 
 CHANCE = "chance of a higher last score (any two runs, mean over tasks)"
 TOLD = 6  # groups that are put in words; of more, the table tells
@@ -65,18 +65,19 @@ def _sentences(groups: Sequence[Group], values: Values, metric: str) -> list[str
         if apart.value is None:
             continue
         n = len(_pairs(values[group.label], values[first]))
-        reading = f"{n} {'pair' if n == 1 else 'pairs'}: {_reading(apart, n, higher)}"
-        lines.append(f"{group.label} less {first}: {shown(apart)} ({reading}).")
+        told = f"{n} {'pair' if n == 1 else 'pairs'}: {reading(apart, n, higher)}"
+        lines.append(f"{group.label} less {first}: {shown(apart)} ({told}).")
     return lines
 
 
-def _reading(apart: Estimate, pairs: int, higher: bool) -> str:
+def reading(apart: Estimate, n: int, higher: bool, counted: str = "pairs") -> str:
+    """Say what a difference shows that is of n `counted` things, and where higher may be better."""
     if apart.low is None or apart.high is None:
         return "fewer than 3, so no interval: not evidence"
     if apart.low <= 0 <= apart.high:
         return "the interval holds 0: no difference is shown"
-    if pairs < ENOUGH_RUNS:
-        return f"the interval leaves 0 out, but fewer than {ENOUGH_RUNS} pairs are no evidence"
+    if n < ENOUGH_RUNS:
+        return f"the interval leaves 0 out, but fewer than {ENOUGH_RUNS} {counted} are no evidence"
     better = (apart.low > 0) == higher
     return f"the interval leaves 0 out: {'better' if better else 'worse'}"
 
