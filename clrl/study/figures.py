@@ -45,7 +45,13 @@ _NO_DATE: dict[str, dict[str, Any]] = {".svg": {"Date": None}, ".png": {"Softwar
 
 
 def histogram_figure(histograms: Mapping[str, Histogram]) -> Figure:
-    """Draw importance histograms by method, side by side on the same axes (SPP, figure 6)."""
+    """Draw importance histograms by method, side by side on the same axes (SPP, figure 6).
+
+    Raises:
+        ValueError: there is none.
+    """
+    if not histograms:
+        raise ValueError("no histograms: expected one or more, by method")
     figure, panels = side_by_side(len(histograms), width=2.9, height=2.8, share=True)
     for axes, (i, (name, shown)) in zip(panels, enumerate(histograms.items()), strict=True):
         axes.stairs(shown.share, shown.edges, fill=True, color=COLORS[i % len(COLORS)])

@@ -198,8 +198,11 @@ def overlap_matrix(
     """Return the overlap of every visit with every other, of one layer or of the whole.
 
     Raises:
-        ClrlError: no such layer (exit 2), or visits without importances or of different parameters.
+        ClrlError: no such layer (exit 2), no visits, or visits without importances or of different
+            parameters.
     """
+    if not visits:
+        raise ClrlError("no visits: an overlap is of the importances of one or more")
     for visit in visits:
         _check_any(visit.importance)
         _check_same(visits[0].importance, visit.importance)

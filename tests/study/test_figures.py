@@ -35,6 +35,8 @@ OVERLAPS = {
 
 
 def test_histograms_stand_side_by_side_on_the_same_axes(tmp_path: Path):
+    with pytest.raises(ValueError, match="no histograms"):
+        histogram_figure({})
     figure = histogram_figure(HISTOGRAMS)
     assert [axes.get_title() for axes in figure.axes] == ["EWC", "SPP"]
     assert len({axes.get_ylim() for axes in figure.axes}) == 1

@@ -230,6 +230,8 @@ def test_the_matrix_holds_the_overlap_of_every_pair():
     assert caught.value.exit_code == 2
     with pytest.raises(ClrlError, match="estimates none"):
         overlap_matrix([visit(1), visit(2, {})])
+    with pytest.raises(ClrlError, match="no visits"):
+        overlap_matrix([])
 
 
 # ------------------------------------------------------------------------------------ the change

@@ -43,8 +43,10 @@ def main() -> None:
     histograms, overlaps, changes, rows = {}, {}, {}, []
     for text in args.runs:
         name, _, run = text.partition("=")
-        first, second, *later = load_importances(Path(run))
-        last = later[-1] if later else second
+        visits = load_importances(Path(run))
+        if len(visits) < 2:
+            parser.error(f"{run} has importances of {len(visits)} visit(s): expected two or more")
+        first, second, last = visits[0], visits[1], visits[-1]
         histograms[name] = histogram(first.importance)
         overlaps[name] = frechet_overlap(first.importance, second.importance)
         changes[name] = weighted_change(first.weight, last.weight, first.importance)
