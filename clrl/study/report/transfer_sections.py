@@ -62,11 +62,16 @@ def _sentences(result: Result, metric: str) -> list[str]:
     if len(known) > 1:
         lines[0] += f". {best} has the {'highest' if higher else 'lowest'}"
     first, n = result["methods"][0], len(result["seeds"])
+    apart: dict[str, list[str]] = {}  # by what it shows
     for method, one in told.items():
-        apart = _told(one.get("versus", {}).get(first, {}).get("difference"))
-        if apart.value is not None:
-            shows = f"{n} {'seed' if n == 1 else 'seeds'}: {reading(apart, n, higher, 'seeds')}"
-            lines.append(f"{method} less {first}: {shown(apart)} ({shows})")
+        less = _told(one.get("versus", {}).get(first, {}).get("difference"))
+        if less.value is not None:
+            shows = reading(less, n, higher, "seeds")
+            apart.setdefault(shows, []).append(f"{method} {shown(less)}")
+    if apart:
+        counted = f"{n} {'seed' if n == 1 else 'seeds'}"
+        differences = (f"{', '.join(of)} ({counted}: {shows})" for shows, of in apart.items())
+        lines.append(f"Less {first}: {'; '.join(differences)}")
     return [f"{line}." for line in lines]
 
 
