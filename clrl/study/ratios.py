@@ -63,7 +63,6 @@ def is_unsteady(parts: Parts) -> bool:
 
 def interval_of_ratios(
     parts: Mapping[K, Parts],
-    less: Mapping[K, Parts] | None = None,
     statistic: Statistic = mean,
     *,
     resamples: int = 2000,
@@ -73,11 +72,10 @@ def interval_of_ratios(
     """Return the percentile interval of a statistic of `shares`, those of all strata together.
 
     Seeds are drawn anew, once for all strata: the k-th runs of all are of one seed, and some are
-    over the same expert. Each run is drawn with what is below its line, and with its partner.
+    over the same expert. Each run is drawn with what is below its line.
 
     Args:
         parts: by stratum, of as many runs each.
-        less: of the same strata and seeds: shares to take off.
         statistic: of the last axis of an array, as `iqm` and `mean`.
         resamples: how often runs are drawn, with replacement.
         seed: of the draws.
@@ -103,11 +101,8 @@ def interval_of_ratios(
     n = numbers.pop()
     which = np.random.default_rng(seed).integers(0, n, (resamples, n))
     drawn = []
-    for stratum, runs in parts.items():
-        found = _shares(np.array(runs, dtype=np.float64)[which])
-        if less is not None:
-            found = found - _shares(np.array(less[stratum], dtype=np.float64)[which])
-        drawn.append(found)
+    for runs in parts.values():
+        drawn.append(_shares(np.array(runs, dtype=np.float64)[which]))
     values = statistic(np.concatenate(drawn, axis=-1))
     if np.isnan(values).any():
         return None

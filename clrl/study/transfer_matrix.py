@@ -9,28 +9,21 @@ with another, and over an expert's area near 0 a mean of ratios would say nothin
 its own ratio is told beside it.
 
 Intervals redraw seeds, each run together with its expert; where several pairs are taken together,
-a seed's runs of all pairs and methods: they share experts, and mostly the learned source.
+a seed's runs of all pairs and methods: they share experts, and mostly the learned source. A ratio
+over what may as well be 0 has none.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
-from clrl.study import gains
 from clrl.study.alone import Alone, all_metrics, without_control
 from clrl.study.plan import Study, json_ready
-from clrl.study.ratios import interval_of_ratios, is_unsteady, ratio_of_means, shares
-from clrl.study.statistics import (
-    Interval,
-    iqm,
-    mean,
-    probability_of_improvement,
-    probability_of_improvement_interval,
-)
-from clrl.study.transfer_metrics import METRICS, Finished, Metric, Normalise, Part, Target, part
+from clrl.study.ratios import interval_of_ratios, is_unsteady, ratio_of_means
+from clrl.study.transfer_metrics import METRICS, Finished, Metric, Normalise, Target
+from clrl.study.transfer_pairs import Measured, ends_of, options_of, pairs_of
+from clrl.study.transfer_summary import summary_of
 from clrl.study.transfer_warnings import (
     censored_speeds,
     more_work,
@@ -41,8 +34,6 @@ from clrl.study.transfer_warnings import (
 from clrl.types import ClrlError
 
 __all__ = ["transfer_matrix"]
-
-Walk = tuple[str, str]  # source and target
 
 
 def transfer_matrix(
@@ -67,7 +58,7 @@ def transfer_matrix(
     controls = {name: of.told for name, of in alone.items() if of.told}
     metrics = all_metrics() if controls else METRICS
     measured = [
-        _Measured.of(run, targets[run.planned.target], alone[run.planned.target], metrics)
+        Measured.of(run, targets[run.planned.target], alone[run.planned.target], metrics)
         for run in runs
     ]
     return {
@@ -94,7 +85,7 @@ def transfer_matrix(
             for one in measured
         ],
         "matrix": _matrix(study, measured, metrics),
-        "summary": _summary(study, measured, metrics),
+        "summary": summary_of(study, measured, metrics),
         "warnings": [
             *warnings_of(study, [*experts, *runs], targets),
             *unlearned_sources(runs),
@@ -116,174 +107,29 @@ def transfer_matrix(
     }
 
 
-@dataclass(frozen=True)
-class _Measured:
-    """A run and its numbers by metric; `parts` are of those that are ratios.
-
-    `censored`: in which direction its relative speed is beyond any number; `censored_alone`: that
-    over its method alone.
-    """
-
-    run: Finished
-    metrics: Mapping[str, float | None]
-    parts: Mapping[str, Part | None]
-    censored: str | None
-    censored_alone: str | None
-
-    @classmethod
-    def of(
-        cls, run: Finished, target: Target, alone: Alone, metrics: Mapping[str, Metric]
-    ) -> _Measured:
-        found = target.metrics(run) | alone.metrics(run)
-        return cls(
-            run,
-            {name: found[name] for name in metrics},
-            target.parts(run) | alone.parts(run),
-            target.censored(run),
-            alone.censored(run),
-        )
-
-    def part(self, metric: str) -> Part | None:
-        """Return a metric as a ratio; what is none is over 1, so that the same mean serves all."""
-        if metric in self.parts:
-            return self.parts[metric]
-        return part(self.metrics[metric], 1.0)
-
-
-class _Pair(NamedTuple):
-    """A method's runs over a source and a target, in the order of the seeds."""
-
-    values: list[float | None]
-    parts: list[Part | None]
-
-    @property
-    def whole(self) -> list[Part] | None:
-        """The parts, if every run has them and they make a ratio."""
-        known = [part for part in self.parts if part is not None]
-        return known if len(known) == len(self.parts) and shares(known) is not None else None
-
-
 def _matrix(
-    study: Study, measured: Sequence[_Measured], metrics: Mapping[str, Metric]
+    study: Study, measured: Sequence[Measured], metrics: Mapping[str, Metric]
 ) -> dict[str, Any]:
     """Return by metric, method, source and target: the runs' values, their mean and its interval.
 
     The mean is None where a run is lost: of those that are left it would say too much.
     """
-    options = _options(study)
+    options = options_of(study)
     matrix: dict[str, Any] = {}
     for metric in metrics:
-        for method, pairs in _pairs(study, measured, metric).items():
+        for method, pairs in pairs_of(study, measured, metric).items():
             for (source, target), pair in pairs.items():
                 whole = pair.whole
-                interval = interval_of_ratios({target: whole}, **options) if whole else None
+                steady = whole and not is_unsteady(whole)
+                interval = interval_of_ratios({target: whole}, **options) if steady else None
                 at = matrix.setdefault(metric, {}).setdefault(method, {}).setdefault(source, {})
                 told = {"values": pair.values, "mean": ratio_of_means(whole) if whole else None}
-                at[target] = told | _ends(interval)
+                at[target] = told | ends_of(interval)
     return matrix
 
 
-def _summary(
-    study: Study, measured: Sequence[_Measured], metrics: Mapping[str, Metric]
-) -> dict[str, Any]:
-    """Return by metric and method what all pairs together say, where they share a unit.
-
-    Each pair is a stratum; of a ratio a run is worth its part above the line over the pair's mean
-    below, so that the mean over runs is that of the pairs' ratios. Beside a method stands how it
-    compares with the first one, on the pairs that both have whole.
-    """
-    options = _options(study)
-    summary: dict[str, Any] = {}
-    for name, metric in metrics.items():
-        if metric.has_unit:
-            continue
-        pairs = _pairs(study, measured, name)
-        baseline = next(iter(pairs))
-        for method, of in pairs.items():
-            whole = {pair: runs.whole for pair, runs in of.items() if runs.whole}
-            told: dict[str, Any] = {"pairs": len(whole), "of": len(of)}
-            if whole:
-                every = [share for parts in whole.values() for share in shares(parts) or []]
-                for word, statistic in (("mean", mean), ("iqm", iqm)):
-                    interval = interval_of_ratios(whole, statistic=statistic, **options)
-                    told[word] = {"value": float(statistic(every))} | _ends(interval)
-            if method != baseline:
-                told["versus"] = {baseline: _versus(of, pairs[baseline], options)}
-            summary.setdefault(name, {})[method] = told
-    summary["reference_transfer"] = _reference_transfers(study, measured)
-    return summary
-
-
-def _versus(
-    ours: Mapping[Walk, _Pair], theirs: Mapping[Walk, _Pair], options: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Compare two methods on the same pairs and seeds.
-
-    The chance that a run is better than one of the other method needs the values of single runs: it
-    is over the pairs where all have one.
-    """
-    a = {pair: runs.whole for pair, runs in ours.items() if runs.whole and theirs[pair].whole}
-    if not a:
-        return {"pairs": 0}
-    b = {pair: theirs[pair].whole or [] for pair in a}
-    less = (zip(shares(a[pair]) or [], shares(b[pair]) or [], strict=True) for pair in a)
-    apart = [x - y for of_pair in less for x, y in of_pair]
-    told: dict[str, Any] = {
-        "pairs": len(a),
-        "difference": {"value": float(mean(apart))} | _ends(interval_of_ratios(a, b, **options)),
-        "probability_of_improvement": {"value": None} | _ends(None),
-    }
-    both = [pair for pair in a if None not in (*ours[pair].values, *theirs[pair].values)]
-    if both:
-        one, other = (
-            {str(pair): _known(of[pair].values) for pair in both} for of in (ours, theirs)
-        )
-        chance = probability_of_improvement(one, other)
-        ends = _ends(probability_of_improvement_interval(one, other, **options, crossed=True))
-        told["probability_of_improvement"] = {"value": chance} | ends
-    return told
-
-
-def _reference_transfers(study: Study, measured: Sequence[_Measured]) -> dict[str, float | None]:
-    """Return `mean_j max_i FT(i -> j)` by method, over single sources."""
-    chains = {m.run.planned.source for m in measured if len(m.run.planned.sources) > 1}
-    result = {}
-    for method, pairs in _pairs(study, measured, "forward_transfer").items():
-        single: defaultdict[str, dict[str, float | None]] = defaultdict(dict)
-        for (source, target), pair in pairs.items():
-            if source not in chains:
-                single[target][source] = ratio_of_means(pair.whole) if pair.whole else None
-        result[method] = gains.reference_transfer(single)
-    return result
-
-
-def _pairs(
-    study: Study, measured: Sequence[_Measured], metric: str
-) -> dict[str, dict[Walk, _Pair]]:
-    """Return a metric by method and (source, target), with a place for each seed."""
-    found = {
-        (
-            one.run.planned.method,
-            one.run.planned.source,
-            one.run.planned.target,
-            one.run.planned.seed,
-        ): one
-        for one in measured
-    }
-    walks = dict.fromkeys((one.run.planned.source, one.run.planned.target) for one in measured)
-    result: dict[str, dict[Walk, _Pair]] = {}
-    for method in study.config.methods:
-        for walk in walks:
-            runs = [found.get((method, *walk, seed)) for seed in study.config.seeds]
-            result.setdefault(method, {})[walk] = _Pair(
-                [one.metrics[metric] if one else None for one in runs],
-                [one.part(metric) if one else None for one in runs],
-            )
-    return result
-
-
 def _unsteady(
-    study: Study, measured: Sequence[_Measured], metrics: Mapping[str, Metric]
+    study: Study, measured: Sequence[Measured], metrics: Mapping[str, Metric]
 ) -> list[str]:
     """Say of each ratio over which targets what it divides by may as well be 0."""
     told = []
@@ -291,7 +137,7 @@ def _unsteady(
         if not metric.is_ratio:
             continue
         methods: dict[str, list[str]] = {}  # by target: those measured over what may be 0 there
-        for method, of in _pairs(study, measured, name).items():
+        for method, of in pairs_of(study, measured, name).items():
             for (_, target), pair in of.items():
                 known = methods.setdefault(target, [])
                 if pair.whole and is_unsteady(pair.whole) and method not in known:
@@ -308,15 +154,3 @@ def _unsteady(
                 "within 2 standard errors of 0, so that with other seeds it might be anything"
             )
     return told
-
-
-def _known(values: Sequence[float | None]) -> list[float]:
-    return [value for value in values if value is not None]
-
-
-def _options(study: Study) -> dict[str, Any]:
-    return {"resamples": study.config.resamples, "seed": study.config.bootstrap_seed}
-
-
-def _ends(interval: Interval | None) -> dict[str, float | None]:
-    return {"low": interval.low if interval else None, "high": interval.high if interval else None}

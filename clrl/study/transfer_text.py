@@ -65,7 +65,10 @@ def markdown(result: Result) -> str:
         "so that no expert that learned little rules it. "
         f"[ ]: 95 % bootstrap intervals ({study['resamples']} resamples of seeds, a run together "
         "with its expert, and the same seeds for all pairs and methods; seed "
-        f"{study['bootstrap_seed']}); ( ): each run.",
+        f"{study['bootstrap_seed']}), of differences Student's, of a number a seed; ( ): each run. "
+        "A ratio over what may as well be 0 has no interval. All pairs together: a method that "
+        "lacks a pair that another has gets no mean, as what is lost is seldom lost by chance; "
+        "the chance to be better counts a run that never came to a criterion as the slowest.",
         "",
     ]
     if result["methods_alone"]:
@@ -170,7 +173,7 @@ def _summary(result: Result) -> tuple[list[str], list[list[str]]]:
     """Return header and rows of what all pairs say together, beside the first method."""
     baseline = result["methods"][0]
     header = ["metric", "method", "pairs", "mean", "IQM"]
-    header += [f"difference to {baseline}", f"chance to beat {baseline}"]
+    header += [f"difference to {baseline}", f"chance to be better than {baseline}"]
     rows = []
     for name, methods in result["summary"].items():
         if name == "reference_transfer":

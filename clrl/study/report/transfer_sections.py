@@ -21,7 +21,9 @@ def verdict(result: Result, metric: str) -> Section:
     text = (
         f"Over all runs; [ ]: 95 % bootstrap intervals ({study['resamples']:,} resamples of seeds, "
         f"the same for all pairs and methods; seed {study['bootstrap_seed']}), from {FEWEST_RUNS} "
-        "seeds on. Pairs that lack a value of some run are left out, and counted."
+        "seeds on; of differences Student's, of a number a seed. A method that lacks a pair that "
+        "another has gets no mean: what is lost is seldom lost by chance. Nor has a ratio an "
+        "interval where what is divided by may as well be 0."
     )
     if any(told.get("is_ratio") for told in result["metrics"].values()):
         text += (
@@ -92,7 +94,15 @@ def _summary(result: Result) -> Table:
                 ]
             )
     first = result["methods"][0]
-    columns = ("metric", "method", "pairs", "mean", "IQM", f"less {first}", f"chance above {first}")
+    columns = (
+        "metric",
+        "method",
+        "pairs",
+        "mean",
+        "IQM",
+        f"less {first}",
+        f"chance to be better than {first}",
+    )
     return Table("All pairs together", columns, rows, mixed=True)
 
 
@@ -135,6 +145,7 @@ def matrices(result: Result, metric: str) -> Section:
     return Section("Transfer matrix", parts)
 
 
+LEAST = 0.1  # shades are no deeper than for a tenth where all is alike; of percents, for 10
 NEUTRAL = {  # what means neither help nor harm
     "transfer_score": 100.0,
     "transfer_score_above_random": 100.0,
@@ -160,6 +171,8 @@ def _matrix(result: Result, metric: str, folded: bool) -> Table:
     kind = metric.removesuffix(over_alone(""))
     sign, neutral = (1.0 if told["higher_is_better"] else -1.0), NEUTRAL.get(kind, 0.0)
     compared = metric == "time_to_threshold"  # no number of steps is good or bad by itself
+    every = [abs(value - neutral) for among in by_target.values() for value in among]
+    least = LEAST * (100 if neutral == 100 else 1)
     shades = []
     for row in rows:
         shade: list[float | None] = [None, None]
@@ -167,7 +180,10 @@ def _matrix(result: Result, metric: str, folded: bool) -> Table:
             if isinstance(number, Estimate) and number.value is not None:
                 among = by_target[target]
                 middle = (min(among) + max(among)) / 2 if compared else neutral
-                reach = max(abs(v - middle) for v in among)
+                if told.get("has_unit"):  # of the target
+                    reach = max(abs(v - middle) for v in among)
+                else:
+                    reach = max(*every, least)
                 shade.append(sign * (number.value - middle) / reach if reach else 0.0)
             else:
                 shade.append(None)
