@@ -27,15 +27,16 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import safetensors.torch
 from numpy.typing import NDArray
-from torch import Tensor
 
+from clrl.errors import ClrlError
 from clrl.run.folder import fsync_folder, write_durable, write_text_atomic
 from clrl.run.state_files import ARRAYS, Broken, from_npz, put_together, take_apart, to_npz
-from clrl.types import ClrlError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["SCHEMA_VERSION", "AllBroken", "Checkpoint", "CheckpointError", "clean", "load_each"]
 __all__ += ["load_latest", "save"]
@@ -128,11 +129,13 @@ def save(
 
 
 def _write(tmp: Path, step: int, state: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
+    from safetensors.torch import save as save_tensors  # here: who only reads needs no torch
+
     tensors: dict[str, Tensor] = {}
     arrays: dict[str, NDArray[Any]] = {}
     skeleton = take_apart(state, "", tensors, arrays)
     writers: dict[str, Callable[[], bytes]] = {  # called one by one: one file in memory at a time
-        _TENSORS: lambda: safetensors.torch.save(tensors),
+        _TENSORS: lambda: save_tensors(tensors),
         ARRAYS: lambda: to_npz(arrays),
         _STATE: lambda: _json(skeleton),
     }
@@ -214,8 +217,12 @@ def _lives(pid: int) -> bool:
 # ---------------------------------------------------------------------------------------- load
 
 
-def load_latest(folder: Path) -> Checkpoint | None:
+def load_latest(folder: Path, *, as_numpy: bool = False) -> Checkpoint | None:
     """Return the newest checkpoint that verifies, or None where none was ever taken.
+
+    Args:
+        folder: the checkpoints folder of a run.
+        as_numpy: return arrays for tensors, without loading torch.
 
     Raises:
         AllBroken: there are checkpoints, but no whole one.
@@ -224,7 +231,7 @@ def load_latest(folder: Path) -> Checkpoint | None:
     skipped: list[str] = []
     for step, path in _candidates(folder):
         try:
-            return replace(_load(path, step), skipped=skipped)
+            return replace(_load(path, step, as_numpy), skipped=skipped)
         except Broken as error:
             skipped.append(f"{path}: {error}")
     if skipped:
@@ -245,11 +252,15 @@ def load_each(folder: Path) -> Iterator[Checkpoint]:
             raise ClrlError(f"{path} cannot be used: {error}") from error
 
 
-def _load(path: Path, step: int) -> Checkpoint:
+def _load(path: Path, step: int, as_numpy: bool = False) -> Checkpoint:
     """Raise `Broken` for what is not usable, and `ClrlError` for what is of a newer clrl."""
+    if as_numpy:
+        from safetensors.numpy import load as load_tensors
+    else:
+        from safetensors.torch import load as load_tensors
     try:
         manifest, data = _read_verified(path, step)
-        tensors = safetensors.torch.load(data[_TENSORS])
+        tensors = load_tensors(data[_TENSORS])
         state = put_together(json.loads(data[_STATE]), tensors, from_npz(data[ARRAYS]))
         return Checkpoint(state, manifest["meta"], step, path)
     except (ClrlError, Broken):

@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
+from clrl.errors import ClrlError
 from clrl.run.checkpoint import CheckpointError
-from clrl.types import ClrlError
 
 __all__ = ["RecordFile", "read_records"]
 

@@ -6,12 +6,13 @@ import io
 import math
 import zipfile
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["ARRAYS", "Broken", "from_npz", "put_together", "take_apart", "to_npz"]
 
@@ -26,9 +27,11 @@ def take_apart(
     value: Any, place: str, tensors: dict[str, Tensor], arrays: dict[str, NDArray[Any]]
 ) -> Any:
     """Return `value` as JSON; its tensors and arrays go into the dicts, under their place."""
+    import torch  # here: who only reads needs none
+
     if value is None or isinstance(value, str | bool | int | float):
         return value
-    if isinstance(value, Tensor):
+    if isinstance(value, torch.Tensor):
         # Copied: safetensors refuses tensors that share memory.
         own = value.detach().cpu().clone(memory_format=torch.contiguous_format)
         return {"$tensor": _put(tensors, place, own)}
@@ -53,10 +56,8 @@ def take_apart(
     )
 
 
-def put_together(
-    value: Any, tensors: Mapping[str, Tensor], arrays: Mapping[str, NDArray[Any]]
-) -> Any:
-    """Undo `take_apart`."""
+def put_together(value: Any, tensors: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Any:
+    """Undo `take_apart`; tensors may have become something else on the way."""
     if isinstance(value, list):
         return [put_together(item, tensors, arrays) for item in value]
     if not isinstance(value, dict):

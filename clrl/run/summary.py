@@ -56,6 +56,7 @@ def summarise(
         },
         "seeds": {"run": learner.settings.seed},
         "config_hash": config_hash,
+        "evaluation_rows": len(rows),
     }
 
 

@@ -74,7 +74,7 @@ def resume(run: Path, *, allow_change: bool = False, sequence: TaskSequence | No
     folder = RunFolder.open(run)
     config = load_config(folder.config)
     with StopSignals() as signals, folder.lock():
-        if folder.status == "done":
+        if folder.status == "done" and folder.summary.exists():
             log.warning("%s is done already: nothing to resume", run)
             show(json.loads(folder.summary.read_text()))
             return folder.path

@@ -35,6 +35,7 @@ __all__ = ["Place", "cannot_be_gone_on_from", "determinants", "expert_key", "ins
 __all__ += ["seal", "set_aside", "settings"]
 
 PACKAGES = ("clrl", "torch", "numpy", "gymnasium", "ale-py", "opencv-python-headless")
+PACKAGES += ("scikit-learn",)  # whose digits are a data set
 CHANGE_NOTHING = ("name", "tracking", "checkpoint")
 SEALED = ("config.yaml", "evaluations.jsonl", "summary.json")
 SCHEMA = 1
@@ -173,6 +174,8 @@ def _incomplete(folder: RunFolder) -> str:
         return f"summary.json or evaluations.jsonl cannot be used ({type(error).__name__})"
     if skipped:
         return f"evaluations.jsonl has {skipped} lines that are no records"
+    if len(rows) != summary.get("evaluation_rows", len(rows)):  # older summaries do not count them
+        return f"evaluations.jsonl has {len(rows)} of {summary['evaluation_rows']} records"
     if not ended or any(point.score is None for point in curve[1:]):
         return "evaluations.jsonl lacks evaluations"
     return ""

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clrl.errors import ClrlError
 from clrl.run import checkpoint
 from clrl.run.folder import RunFolder
 from clrl.run.records import read_records
-from clrl.types import ClrlError
 
 __all__ = ["Evolution", "Paths", "load_paths"]
 
@@ -146,7 +146,7 @@ def load_paths(run: Path) -> Paths:
         ClrlError: no such run; (exit 2) no checkpoint, another method, or no visit through yet.
     """
     folder = RunFolder.open(run)
-    found = checkpoint.load_latest(folder.checkpoints)
+    found = checkpoint.load_latest(folder.checkpoints, as_numpy=True)
     method: dict[str, Any] = found.state["learner"]["method"] if found else {}
     if "winners" not in method or not method["winners"]:
         what = "has no path yet" if "winners" in method else "has learned no paths"

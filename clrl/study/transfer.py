@@ -226,8 +226,10 @@ class _Study:
         for run, path, _ in self.places:
             rows, skipped = read_records(RunFolder(path).evaluations)
             shown = path.relative_to(self.folder.parent).as_posix()
-            work = _multiply_adds(RunFolder(path), len(run.sources) + 1)
-            finished.append(Finished(run, shown, rows, skipped, work))
+            summary = _summary(RunFolder(path))
+            work = _multiply_adds(summary, len(run.sources) + 1)
+            lost = max(0, summary.get("evaluation_rows", 0) - len(rows) - skipped)
+            finished.append(Finished(run, shown, rows, skipped, work, lost))
         n = len(self.study.experts)
         result = transfer_matrix(self.study, finished[:n], finished[n:], self.normalise)
         made_in = [_environment(path) for _, path, _ in self.places]
@@ -300,12 +302,20 @@ def _packages(environments: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]
     return {name: sorted(versions) for name, versions in sorted(found.items())}
 
 
-def _multiply_adds(folder: RunFolder, visit: int) -> int | None:
+def _summary(folder: RunFolder) -> dict[str, Any]:
+    """Return a run's summary; {} where it cannot be read."""
+    try:
+        return dict(json.loads(folder.summary.read_text()))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def _multiply_adds(summary: Mapping[str, Any], visit: int) -> int | None:
     """Return what an answer took in a visit; None where the summary does not tell."""
     try:
-        costs = json.loads(folder.summary.read_text())["cost"]["visits"]
+        costs = summary["cost"]["visits"]
         return next(int(cost["multiply_adds"]) for cost in costs if cost["visit"] == visit)
-    except (OSError, ValueError, KeyError, TypeError, StopIteration):
+    except (ValueError, KeyError, TypeError, StopIteration):
         return None
 
 

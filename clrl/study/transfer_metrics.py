@@ -76,6 +76,7 @@ class Finished:
         rows: the records of `evaluations.jsonl`.
         skipped: lines of that file that were no records.
         multiply_adds: that an answer took while the target was learned; None where not known.
+        lost: how many records the file lacks of those that were written.
     """
 
     planned: PlannedRun
@@ -83,6 +84,7 @@ class Finished:
     rows: Sequence[Mapping[str, Any]]
     skipped: int = 0
     multiply_adds: int | None = None
+    lost: int = 0
 
     @property
     def curve(self) -> Curve:

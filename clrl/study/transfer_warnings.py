@@ -34,9 +34,16 @@ def warnings_of(study: Study, runs: Sequence[Finished], targets: Mapping[str, Ta
             "begins, so that what is not 0 is mostly chance"
         )
     found += [
-        f"{run.folder}: {run.skipped} lines of evaluations.jsonl are no records and were skipped"
+        f"{run.folder}: of evaluations.jsonl {run.skipped} "
+        f"{'line is no record and was' if run.skipped == 1 else 'lines are no records and were'} "
+        "skipped"
         for run in runs
         if run.skipped
+    ]
+    found += [
+        f"{run.folder}: evaluations.jsonl lacks {run.lost} of the records that were written"
+        for run in runs
+        if run.lost
     ]
     for name, target in targets.items():
         if target.criterion is None:

@@ -204,7 +204,7 @@ def test_one_killed_before_its_seal_is_unsealed_if_it_is_whole(expert: tuple[Pat
     assert inspect(path, config) == ("sound", "")
 
 
-@pytest.mark.parametrize("damage", ["half a line", "no record", "no end", "no summary"])
+@pytest.mark.parametrize("damage", ["half a line", "no record", "one lost", "no end", "no summary"])
 def test_one_that_is_done_but_not_whole_is_damaged_and_never_sealed(
     expert: tuple[Path, Config], damage: str
 ) -> None:
@@ -213,6 +213,7 @@ def test_one_that_is_done_but_not_whole_is_damaged_and_never_sealed(
     rows = (path / "evaluations.jsonl").read_text().splitlines(keepends=True)
     assert [json.loads(row)["phase"] for row in rows] == ["start", *["during"] * 3, "end"]
     lost = {"half a line": [*rows[:-1], rows[-1][:40]], "no end": rows[:-1]}
+    lost["one lost"] = [*rows[:2], *rows[3:]]
     lost["no record"] = [*rows[:2], "?\n", *rows[2:]]
     if damage in lost:
         (path / "evaluations.jsonl").write_text("".join(lost[damage]))

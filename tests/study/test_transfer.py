@@ -283,9 +283,41 @@ def test_a_half_written_line_is_skipped_and_counted(study: Path, runs: Path) -> 
     go(study, runs)
     result = json.loads((folder / "study.json").read_text())
     assert [run["skipped_lines"] for run in result["runs"]] == [1, 0]
-    assert sum("were skipped" in warning for warning in result["warnings"]) == 1
+    assert sum("was skipped" in warning for warning in result["warnings"]) == 1
     (target,) = result["experts"].values()
     assert target["areas_within"] == [[0, 30]]  # up to the evaluation that was lost
+    page, *_ = write_report([folder], normalise=lambda task, score: None)
+    assert page.read_text().count("skipped") == 1
+
+
+@pytest.mark.usefixtures("here")
+def test_evaluations_that_are_lost_are_told(study: Path, runs: Path) -> None:
+    folder = go(study, runs)
+    (path,) = folder.glob("runs/finetune*/seed0/evaluations.jsonl")
+    rows = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([*rows[:2], *rows[3:]]))
+    told = "seed0: evaluations.jsonl lacks 1 of the records that were written"
+    page, *_ = write_report([folder], normalise=lambda task, score: None)  # study.json is of before
+    assert page.read_text().count(told) == 1
+    go(study, runs)
+    result = json.loads((folder / "study.json").read_text())
+    assert sum(told in warning for warning in result["warnings"]) == 1
+    page, *_ = write_report([folder], normalise=lambda task, score: None)
+    assert page.read_text().count(told) == 1
+
+
+@pytest.mark.usefixtures("here")
+def test_a_done_run_without_a_summary_gets_one(study: Path, runs: Path) -> None:
+    folder = go(study, runs)
+    (path,) = folder.glob("runs/finetune*/seed0/summary.json")
+    before, result = json.loads(path.read_bytes()), (folder / "study.json").read_bytes()
+    path.unlink()
+    assert go(study, runs) == folder
+    again = json.loads(path.read_bytes())
+    for summary in (again, before):
+        del summary["cost"]["seconds"], summary["cost"]["seconds_evaluating"]
+    assert again == before
+    assert (folder / "study.json").read_bytes() == result
 
 
 @pytest.mark.usefixtures("here")

@@ -9,6 +9,7 @@ from clrl.errors import ClrlError
 from clrl.study.metrics import mean_of_all
 from clrl.study.report.document import Caution, Cell, Part, Section, Table, Text
 from clrl.study.report.groups import Group
+from clrl.study.report.path_parts import path_parts
 from clrl.study.report.runs import Run
 
 __all__ = ["inside"]
@@ -27,8 +28,6 @@ def inside(groups: Sequence[Group]) -> Section | None:
         kept = [run for run in group.runs if (run.path / "importances").is_dir()]
         parts += _importances(group.label, kept[0]) if kept else []
         if dict(group.first.config.get("method", {})).get("name") == "pathnet":
-            from clrl.study.report.path_parts import path_parts  # late: it brings torch
-
             parts += path_parts(group.label, group.first)
         for run in group.runs:
             for path in sorted(run.path.glob("sensitivities*.json")):

@@ -65,12 +65,16 @@ def _as_text(value: Any) -> str:
 
 
 def skipped_lines(runs: Sequence[Run]) -> list[str]:
-    """Say which files had lines that are no records."""
+    """Say which files had lines that are no records, and which lack some."""
     return [
         f"{run.name}: {n} {'line' if n == 1 else 'lines'} of {file} skipped: not a whole record"
         for run in runs
         for file, n in run.skipped.items()
         if n
+    ] + [
+        f"{run.name}: evaluations.jsonl lacks {run.lost} of the records that were written"
+        for run in runs
+        if run.lost
     ]
 
 

@@ -65,6 +65,7 @@ class Run:
         cost: as in `summary.json`.
         config_hash: as there.
         skipped: by file, lines that were no records.
+        lost: how many evaluations are not there of those that were written.
     """
 
     path: Path
@@ -86,6 +87,7 @@ class Run:
     cost: Mapping[str, Any]
     config_hash: str
     skipped: Mapping[str, int]
+    lost: int
 
     @property
     def name(self) -> str:
@@ -106,7 +108,7 @@ def read_run(path: Path) -> Run:
     """
     config = yaml_safe.read(path / "config.yaml")
     summary = _json(path / "summary.json")
-    rows, skipped = _evaluations(path / "evaluations.jsonl")
+    rows, counted, skipped = _evaluations(path / "evaluations.jsonl")
     if not rows:
         raise ClrlError(f"{path} has no evaluations yet: nothing to report", 3)
     tasks, visits = _sequence(path, summary)
@@ -142,6 +144,7 @@ def read_run(path: Path) -> Run:
         cost=summary.get("cost", {}),
         config_hash=str(summary.get("config_hash", "")),
         skipped={"evaluations.jsonl": skipped, "metrics.jsonl": lost},
+        lost=max(0, summary.get("evaluation_rows", 0) - counted - skipped),
     )
 
 
@@ -196,13 +199,13 @@ def _record(line: bytes) -> dict[str, Any]:
     return row if isinstance(row, dict) else {}
 
 
-def _evaluations(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """Return the mean over episodes of every task and moment, in order, and the lines skipped.
+def _evaluations(path: Path) -> tuple[list[dict[str, Any]], int, int]:
+    """Return the mean over episodes of every task and moment; how many lines are records, and not.
 
     A score that is null (it was no number) is left out of the mean; the moment stays.
     """
     sums: defaultdict[tuple[Any, ...], list[float]] = defaultdict(lambda: [0.0, 0.0])
-    skipped = 0
+    counted = skipped = 0
     for row in map(_record, _lines(path)):
         try:
             unit = "accuracy" if "accuracy" in row else "return"
@@ -212,13 +215,18 @@ def _evaluations(path: Path) -> tuple[list[dict[str, Any]], int]:
         except (KeyError, TypeError, ValueError):
             skipped += 1
             continue
+        counted += 1
         own[0] += score or 0.0
         own[1] += score is not None
-    return [
-        {"visit": visit, "phase": phase, "step": step, "task_evaluated": task}
-        | {unit: total / n if n else None}
-        for (visit, phase, step, unit, task), (total, n) in sums.items()
-    ], skipped
+    return (
+        [
+            {"visit": visit, "phase": phase, "step": step, "task_evaluated": task}
+            | {unit: total / n if n else None}
+            for (visit, phase, step, unit, task), (total, n) in sums.items()
+        ],
+        counted,
+        skipped,
+    )
 
 
 def _records(path: Path) -> tuple[list[Look], dict[int, dict[str, float]], int]:

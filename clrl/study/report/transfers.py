@@ -25,7 +25,7 @@ from clrl.study.report.document import (
 from clrl.study.report.groups import Group, require_comparable
 from clrl.study.report.pairs import of_pairs
 from clrl.study.report.plasticity import plasticity
-from clrl.study.report.provenance import protocol_table, too_small, versions
+from clrl.study.report.provenance import protocol_table, skipped_lines, too_small, versions
 from clrl.study.report.runs import Run, read_run
 from clrl.study.report.scores import Normalise
 from clrl.study.report.transfer_curves import EXPERT, curves
@@ -151,6 +151,15 @@ def _opening(
             f"{len(missing)} run folders are not where the study says ({missing[0]}, ...): their "
             "curves and costs are left out"
         )
+    known = [warning for warning in warnings if "evaluations.jsonl" in warning]
+    warnings += skipped_lines(
+        [
+            run  # what was so when the study was made is among its warnings
+            for group in groups
+            for run in group.runs
+            if not any(run.name in warning for warning in known)
+        ]
+    )
     warnings += too_small(groups[0].first) if groups else []
     parts: list[Part] = [Text(asked), Text(told)]
     if over_alone("transfer_score") in result["metrics"]:
