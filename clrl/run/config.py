@@ -101,6 +101,8 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
         ClrlError: (exit 2) with one line for every problem: file, key, value, what was expected.
     """
     data = yaml_safe.read(Path(path))
+    if {"sources", "targets", "run"} <= data.keys():
+        raise ClrlError(f"{path} is of a study, not of a run: use clrl transfer", 2)
     changed = tuple(override(data, text) for text in overrides)
     reader = Reader(str(path), changed)
     config = make_config(reader, data, "")

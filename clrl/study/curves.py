@@ -17,6 +17,7 @@ from clrl.errors import ClrlError
 from clrl.study.metrics import mean_of_all
 
 __all__ = [
+    "PHASES",
     "Curve",
     "Point",
     "Span",

@@ -29,6 +29,7 @@ from clrl.run.pretrained import ended_first_visit
 from clrl.run.records import read_records
 from clrl.study.curves import visit_curve
 from clrl.study.plan import PlannedRun, json_ready, short_name
+from clrl.study.seal import SEAL, broken_seal, hashes
 from clrl.types import ClrlError
 
 __all__ = ["Place", "cannot_be_gone_on_from", "determinants", "expert_key", "inspect", "place"]
@@ -37,7 +38,6 @@ __all__ += ["seal", "set_aside", "settings"]
 PACKAGES = ("clrl", "torch", "numpy", "gymnasium", "ale-py", "opencv-python-headless")
 PACKAGES += ("scikit-learn",)  # whose digits are a data set
 CHANGE_NOTHING = ("name", "tracking", "checkpoint")
-SEALED = ("config.yaml", "evaluations.jsonl", "summary.json")
 SCHEMA = 1
 
 State = Literal["missing", "unfinished", "unsealed", "sound", "damaged"]
@@ -102,8 +102,8 @@ def inspect(path: Path, config: Config) -> tuple[State, str]:
         return "damaged", f"config.yaml: {str(error).splitlines()[0]}"
     if changes := differences(settings(made_with), settings(config)):
         return "damaged", f"config.yaml: {changes[0]}"
-    if (path / "expert.json").exists():
-        why = _broken_seal(path)
+    if (path / SEAL).exists():
+        why = broken_seal(path)
         return ("damaged", why) if why else ("sound", "")
     if folder.status != "done":
         why = _broken_checkpoints(folder)
@@ -131,8 +131,8 @@ def seal(path: Path, config: Config) -> None:
     """
     if why := _incomplete(RunFolder(path)):
         raise ClrlError(f"the expert {path} is done but not whole: {why}; delete it")
-    files = {name: _sha256(path / name) for name in SEALED}
-    write_json_atomic(path / "expert.json", json_ready(determinants(config)) | {"sha256": files})
+    sealed = json_ready(determinants(config)) | {"sha256": hashes(path)}
+    write_json_atomic(path / SEAL, sealed)
 
 
 def set_aside(path: Path) -> Path:
@@ -152,16 +152,6 @@ def _broken_checkpoints(folder: RunFolder) -> str:
     return ""
 
 
-def _broken_seal(path: Path) -> str:
-    """Return what differs from the seal, or "" where nothing does."""
-    try:
-        files = json.loads((path / "expert.json").read_text())["sha256"]
-        changed = [name for name in SEALED if _sha256(path / name) != files[name]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return f"what is sealed cannot be read: {error}"
-    return f"{changed[0]} is not what was sealed" if changed else ""
-
-
 def _incomplete(folder: RunFolder) -> str:
     """Return what is missing of a finished run, or "" where nothing is."""
     try:
@@ -179,10 +169,6 @@ def _incomplete(folder: RunFolder) -> str:
     if not ended or any(point.score is None for point in curve[1:]):
         return "evaluations.jsonl lacks evaluations"
     return ""
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _version(package: str) -> str | None:

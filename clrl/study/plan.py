@@ -195,6 +195,8 @@ def load_study(path: Path | str, overrides: Sequence[str] = ()) -> Study:
         ClrlError: (exit 2) with one line for every problem: file, key, value, what was expected.
     """
     data = yaml_safe.read(Path(path))
+    if "agent" in data and not {"sources", "targets", "run"} & data.keys():
+        raise ClrlError(f"{path} is the configuration of a run, not of a study: use clrl train", 2)
     changed = tuple(override(data, text) for text in overrides)
     reader = Reader(str(path), changed)
     config = reader.make(

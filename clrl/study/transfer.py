@@ -33,6 +33,7 @@ from clrl.study.commits import commits, of_several_commits
 from clrl.study.pace import Pace, in_words
 from clrl.study.plan import PlannedRun, Study, load_study
 from clrl.study.processes import Job, in_processes
+from clrl.study.report import RENDERERS
 from clrl.study.transfer_matrix import transfer_matrix
 from clrl.study.transfer_metrics import Finished, Normalise
 from clrl.study.transfer_text import csv_text, markdown, show
@@ -124,6 +125,8 @@ class _Study:
         """Make what is missing, and write the result."""
         self.repair_experts()
         missing = self.missing()
+        numbers, table, text = (self.folder / name for name in RESULT)
+        before = numbers.read_bytes() if numbers.exists() else b""
         for name in RESULT:  # of another study.yaml, or of fewer runs
             (self.folder / name).unlink(missing_ok=True)
         write_text_atomic(self.folder / "study.yaml", dump(self.study.to_dict()))
@@ -154,10 +157,12 @@ class _Study:
             lines = "\n".join(self.failed)
             raise ClrlError(f"{len(self.failed)} of the study's runs failed:\n{lines}")
         result = self.result()
-        numbers, table, text = (self.folder / name for name in RESULT)
         write_text_atomic(table, csv_text(result))
         write_text_atomic(text, markdown(result))
         write_json_atomic(numbers, result)
+        if numbers.read_bytes() != before:
+            for name in RENDERERS:  # a report of other numbers
+                (self.folder / name).unlink(missing_ok=True)
         show(
             result,
             Console(stderr=True, width=None if sys.stderr.isatty() else 160, highlight=False),

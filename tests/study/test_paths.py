@@ -221,8 +221,8 @@ def test_a_runs_report_shows_its_paths_and_an_older_run_none(tmp_path, monkeypat
     assert "frozen, always on" in page
     load = checkpoint.load_latest
 
-    def older(folder: Path) -> Any:
-        found = load(folder)
+    def older(folder: Path, **how: Any) -> Any:
+        found = load(folder, **how)
         del found.state["learner"]["method"]["paths"]
         return found
 
@@ -230,7 +230,10 @@ def test_a_runs_report_shows_its_paths_and_an_older_run_none(tmp_path, monkeypat
     with pytest.raises(ClrlError, match="is of an older version"):
         load_paths(run)
     write_report([run], out=tmp_path / "old", normalise=lambda *_: None)
-    assert "a row a visit" not in (tmp_path / "old" / "report.html").read_text()
+    page = (tmp_path / "old" / "report.html").read_text()
+    assert "a row a visit" not in page
+    assert "no paths are shown:" in page
+    assert "is of an older version" in page
 
 
 def test_figures_show_the_numbers(tmp_path):

@@ -126,6 +126,20 @@ def test_a_list_among_the_sources_is_a_chain(write_study: Write, tmp_path: Path)
         load_study(write_study(tmp_path, sources=[chain], targets=["digits:2+3"]))
 
 
+def test_a_run_for_a_study_and_a_study_for_a_run_are_refused_in_a_line(
+    write_study: Write, tmp_path: Path
+) -> None:
+    run = Path(__file__).parents[2] / "configs" / "demo.yaml"
+    for read, path, told in (
+        (load_study, run, "is the configuration of a run, not of a study: use clrl train"),
+        (load_config, write_study(tmp_path), "is of a study, not of a run: use clrl transfer"),
+    ):
+        with pytest.raises(ClrlError) as caught:
+            read(path)
+        assert str(caught.value) == f"{path} {told}"
+        assert caught.value.exit_code == 2
+
+
 def test_the_resolved_study_reads_back_as_the_same(write_study: Write, tmp_path: Path) -> None:
     study = load_study(write_study(tmp_path, criterion=0.8))
     path = tmp_path / "resolved.yaml"

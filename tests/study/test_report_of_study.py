@@ -18,6 +18,7 @@ import yaml
 
 from clrl.study.report import write_report
 from clrl.study.report.axes import LETTER, WIDTH
+from clrl.study.seal import SEAL, hashes
 from clrl.types import ClrlError
 
 STEPS = 100  # of a visit
@@ -338,6 +339,28 @@ assert "torch" not in sys.modules
     study = write_study(runs)
     subprocess.run([sys.executable, "-c", program, study], check=True, stdout=subprocess.DEVNULL)
     assert (study / "report.html").exists()
+
+
+def test_an_expert_that_was_changed_after_it_was_sealed_is_told(runs: Path) -> None:
+    study, expert = write_study(runs), runs / "experts" / "B-1" / "seed0"
+    (expert / SEAL).write_text(json.dumps({"sha256": hashes(expert)}))
+    assert "sealed" not in reported(study)["md"]
+    rows = (expert / "evaluations.jsonl").read_text()
+    (expert / "evaluations.jsonl").write_text(rows.replace("8.0", "9.0"))
+    assert "an expert: evaluations.jsonl is not what was sealed" in reported(study)["md"]
+
+
+def test_what_each_visit_cost_is_told(runs: Path) -> None:
+    study = write_study(runs)
+    path = runs / "study" / "runs" / "ewc-A-B" / "seed0" / "summary.json"
+    visits = [{"task": task, "visit": k, "parameters": 100 * k} for k, task in ((1, "A"), (2, "B"))]
+    summary = json.loads(path.read_text())
+    path.write_text(json.dumps(summary | {"cost": summary["cost"] | {"visits": visits}}))
+    told = rows(reported(study)["csv"], "Cost of each visit, mean over runs")
+    assert [(r["method"], r["visit"], r["parameters"]) for r in told] == [
+        ("ewc", "1.", "100"),
+        ("ewc", "2.", "200"),
+    ]
 
 
 def test_faults_are_named(runs: Path) -> None:

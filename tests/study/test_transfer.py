@@ -291,6 +291,16 @@ def test_a_half_written_line_is_skipped_and_counted(study: Path, runs: Path) -> 
 
 
 @pytest.mark.usefixtures("here")
+def test_a_report_of_other_numbers_does_not_stay(study: Path, runs: Path) -> None:
+    folder = go(study, runs)
+    page, *_ = write_report([folder], normalise=lambda task, score: None)
+    go(study, runs)
+    assert page.exists()  # the same numbers
+    go(study, runs, "criterion=0.25")
+    assert not list(folder.glob("report.*"))
+
+
+@pytest.mark.usefixtures("here")
 def test_evaluations_that_are_lost_are_told(study: Path, runs: Path) -> None:
     folder = go(study, runs)
     (path,) = folder.glob("runs/finetune*/seed0/evaluations.jsonl")

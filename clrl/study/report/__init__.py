@@ -20,7 +20,7 @@ from clrl.study.report.scores import Normalise
 from clrl.study.report.tidy import tidy_csv
 from clrl.study.report.transfers import is_study, transfers
 
-__all__ = ["write_report"]
+__all__ = ["RENDERERS", "write_report"]
 
 RENDERERS = {"report.html": page, "report.md": markdown, "report.csv": tidy_csv}
 

@@ -96,8 +96,14 @@ def cost_table(groups: Sequence[tuple[str, Sequence[Run]]]) -> Table:
     return Table("Cost of a run, mean", columns, rows)
 
 
-def visit_costs(groups: Sequence[Group]) -> list[Table]:
-    """Return what each visit has cost, where that was recorded."""
+def visit_costs(groups: Sequence[Group], *, tasks_differ: bool = False) -> list[Table]:
+    """Return what each visit has cost, where that was recorded.
+
+    Args:
+        groups: of runs.
+        tasks_differ: whether the runs of a group visit other tasks than one another, so that a
+            visit is called by its number alone.
+    """
     paid = [visit for g in groups for run in g.finished for visit in run.cost.get("visits", [])]
     keys = [key for key in BY_VISIT if any(key in visit for visit in paid)]
     rows: list[list[Cell]] = []
@@ -110,7 +116,8 @@ def visit_costs(groups: Sequence[Group]) -> list[Table]:
                 _whole(key, mean_of_all([_per(visits[k].get(key), unit) for visits in lists]))
                 for key, unit in ((key, BY_VISIT[key][1]) for key in keys)
             ]
-            rows.append([group.label, f"{k + 1}. {visit.get('task', '?')}", *means])
+            name = f"{k + 1}." if tasks_differ else f"{k + 1}. {visit.get('task', '?')}"
+            rows.append([group.label, name, *means])
     columns = ("method", "visit", *(BY_VISIT[key][0] for key in keys))
     return [Table("Cost of each visit, mean over runs", columns, rows, folded=True)] if rows else []
 

@@ -13,7 +13,7 @@ from clrl.errors import ClrlError
 from clrl.study.paths import WHOLE, Evolution, Paths, load_paths
 from clrl.study.report.axes import Frame, marker, style
 from clrl.study.report.charts import Line, LineChart
-from clrl.study.report.document import Cell, Figure, Part, Table
+from clrl.study.report.document import Caution, Cell, Figure, Part, Table
 from clrl.study.report.elements import Markup
 from clrl.study.report.runs import Run
 
@@ -58,8 +58,8 @@ def path_parts(label: str, run: Run) -> list[Part]:
     """Return what one run's evolution found; nothing before there is a path."""
     try:
         paths = load_paths(run.path)
-    except ClrlError:  # no checkpoint any more, no visit is through, or of an older version
-        return []
+    except ClrlError as error:  # no visit is through, no checkpoint any more, an older version
+        return [Caution([f"no paths are shown: {error}"])] if run.finished else []
     name = f"{label}, seed {run.seed}"
     names = [f"{k}. {visit}" for k, visit in enumerate(paths.visits, 1)]
     return [

@@ -13,7 +13,7 @@ from typing import Any
 
 from clrl.errors import ClrlError
 from clrl.run import yaml_safe
-from clrl.study.curves import Curve, run_curve, visit_curve
+from clrl.study.curves import PHASES, Curve, run_curve, visit_curve
 from clrl.study.forgetting import continual_world_forgetting
 from clrl.study.metrics import score_matrix
 
@@ -209,6 +209,7 @@ def _evaluations(path: Path) -> tuple[list[dict[str, Any]], int, int]:
     for row in map(_record, _lines(path)):
         try:
             unit = "accuracy" if "accuracy" in row else "return"
+            PHASES.index(row["phase"])  # raises ValueError for another
             where = (int(row["visit"]), str(row["phase"]), int(row["step"]), unit)
             score = None if row[unit] is None else float(row[unit])
             own = sums[*where, str(row["task_evaluated"])]

@@ -10,7 +10,7 @@ from clrl.errors import ClrlError
 from clrl.run.yaml_safe import dump, nearest
 from clrl.study.alone import over_alone
 from clrl.study.report.charts import ScatterChart
-from clrl.study.report.costs import cost_table
+from clrl.study.report.costs import cost_table, visit_costs
 from clrl.study.report.document import (
     Caution,
     Cell,
@@ -30,6 +30,7 @@ from clrl.study.report.runs import Run, read_run
 from clrl.study.report.scores import Normalise
 from clrl.study.report.transfer_curves import EXPERT, curves
 from clrl.study.report.transfer_sections import Result, matrices, verdict
+from clrl.study.seal import SEAL, broken_seal
 from clrl.study.transfer_text import OF_ALONE
 
 __all__ = ["is_study", "transfers"]
@@ -160,6 +161,12 @@ def _opening(
             if not any(run.name in warning for warning in known)
         ]
     )
+    warnings += [
+        f"{run.name}, an expert: {why}; clrl transfer makes it anew"
+        for group in groups
+        for run in group.runs
+        if group.label == EXPERT and (run.path / SEAL).exists() and (why := broken_seal(run.path))
+    ]
     warnings += too_small(groups[0].first) if groups else []
     parts: list[Part] = [Text(asked), Text(told)]
     if over_alone("transfer_score") in result["metrics"]:
@@ -204,7 +211,9 @@ def _costs(path: Path, result: Result, groups: Sequence[Group], metric: str) -> 
         Table("score beside cost", ("method", "source", "target", "hours", title), rows),
         labels,
     )
-    return Section("Cost", [*([figure] if dots else []), cost_table(paid)])
+    kept = [Group(label, tuple(runs)) for label, runs in paid]
+    visits = visit_costs(kept, tasks_differ=True)
+    return Section("Cost", [*([figure] if dots else []), cost_table(paid), *visits])
 
 
 def _making(path: Path, result: Result, groups: Sequence[Group]) -> Section:
