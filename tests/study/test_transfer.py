@@ -324,8 +324,8 @@ def test_a_done_run_without_a_summary_gets_one(study: Path, runs: Path) -> None:
     path.unlink()
     assert go(study, runs) == folder
     again = json.loads(path.read_bytes())
-    for summary in (again, before):
-        del summary["cost"]["seconds"], summary["cost"]["seconds_evaluating"]
+    for summary in (again, before):  # but for time and memory
+        summary["cost"] = {k: v for k, v in summary["cost"].items() if k in ("steps", "parameters")}
     assert again == before
     assert (folder / "study.json").read_bytes() == result
 
