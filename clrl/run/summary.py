@@ -11,7 +11,7 @@ from clrl.run.costs import sizes
 from clrl.study.metrics import basic_metrics, normalised, score_matrix
 from clrl.types import TaskSequence
 
-__all__ = ["DIGITS", "row_names", "show", "summarise"]
+__all__ = ["DIGITS", "in_short", "row_names", "show", "summarise"]
 
 DIGITS = {"return": None, "accuracy": 2}  # shown of a score; None: as its size deserves
 
@@ -57,6 +57,21 @@ def summarise(
         "seeds": {"run": learner.settings.seed},
         "config_hash": config_hash,
         "evaluation_rows": len(rows),
+    }
+
+
+def in_short(summary: dict[str, Any]) -> dict[str, float]:
+    """Return the metrics and costs of a summary that are numbers, by `summary/<name>`."""
+    parts = {
+        "": summary["metrics"],
+        "normalised/": summary["normalised"]["metrics"],
+        "cost/": summary["cost"],
+    }
+    return {
+        f"summary/{part}{name}": value
+        for part, values in parts.items()
+        for name, value in values.items()
+        if isinstance(value, int | float)
     }
 
 

@@ -36,7 +36,7 @@ from clrl.run.pretrained import find_pretrained
 from clrl.run.records import RecordFile, read_records
 from clrl.run.saving import Saver
 from clrl.run.stop import Stopped, StopSignals
-from clrl.run.summary import DIGITS, row_names, show, summarise
+from clrl.run.summary import DIGITS, in_short, row_names, show, summarise
 from clrl.run.tracking import Tracker, open_trackers
 from clrl.study.importances import VisitImportance, save_visit
 from clrl.study.report import write_report
@@ -315,6 +315,7 @@ class Walk:
         summary = self._summary()
         write_json_atomic(self.folder.summary, summary)
         show(summary, self.console)
+        self.tracker.log(self._where() | in_short(summary))
         self._report()
 
     def _report(self) -> None:

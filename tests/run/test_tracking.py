@@ -115,7 +115,9 @@ def test_wandb_is_told_who_the_run_is_and_which_axis_counts(
     tracker = start(Settings(wandb="online", project="p", tags=["t"]), tmp_path, notices)
     tracker.log({"global_step": 64, "frames": 256, "rollout/return": 1.5})
     tracker.table("score_matrix", ["after", "A"], [["before", None], ["after 1 A", 2.0]])
-    tracker.report("<!doctype html>", "# report")
+    page = "<!doctype html><style>p{}</style><p>x</p>"
+    drawn = "<figure><figcaption>a/b &amp; c<p>note</p></figcaption><svg>1</svg></figure>"
+    tracker.report(f"{page}{drawn}<p>y</p>", "# report")
     tracker.finish(75)
 
     (call,) = fake.calls
@@ -138,7 +140,16 @@ def test_wandb_is_told_who_the_run_is_and_which_axis_counts(
     assert fake.run.logged == [
         {"global_step": 64, "frames": 256, "rollout/return": 1.5},
         {"score_matrix": table, "global_step": 64, "frames": 256},
-        {"report": ("html", "<!doctype html>", False), "global_step": 64, "frames": 256},
+        {
+            "report": ("html", f"{page}{drawn}<p>y</p>", False),
+            "figures/a b & c": (
+                "html",
+                f'<!doctype html><meta charset="utf-8"><style>p{{}}</style>{drawn}',
+                False,
+            ),
+            "global_step": 64,
+            "frames": 256,
+        },
     ]
     assert fake.run.exit_code == 75 and notices == []
 

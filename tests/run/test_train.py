@@ -29,6 +29,7 @@ from clrl.run import checkpoint
 from clrl.run.config import load_config
 from clrl.run.records import read_records
 from clrl.run.stop import Stopped, StopSignals
+from clrl.run.tracking.tracker import CombinedTracker
 from clrl.run.train import resume, train
 from clrl.types import ClrlError, Task
 
@@ -322,6 +323,16 @@ def test_the_trajectory_does_not_depend_on_what_watches_it(what, never_stopped, 
     whole, whole_rows, _ = never_stopped(PPO, EWC)
     assert_equal(state["learner"], whole["learner"])
     assert_equal(rows, whole_rows)
+
+
+def test_metrics_and_costs_at_the_end_reach_the_trackers(tmp_path, monkeypatch):
+    told = {}
+    monkeypatch.setattr(CombinedTracker, "log", lambda _, record: told.update(record))
+    run = train(write_config(tmp_path, PPO, EWC), tmp_path / "runs", toy_sequence(2))
+    summary = json.loads((run / "summary.json").read_text())
+    assert told["summary/average_performance"] == summary["metrics"]["average_performance"]
+    assert told["summary/cost/steps"] == told["global_step"] == summary["cost"]["steps"]
+    assert all(isinstance(value, int | float) for value in told.values())
 
 
 def test_the_same_seed_gives_the_same_records_and_another_does_not(never_stopped, tmp_path):

@@ -11,9 +11,11 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import re
 import secrets
 import string
 from collections.abc import Mapping, Sequence
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,19 @@ __all__ = ["WandbBackend", "new_run_id", "prepare_environment"]
 
 INIT_TIMEOUT = 20.0  # s; W&B's own default is 90
 FINISH_TIMEOUT = 30.0  # s; W&B's own default is for ever
+
+
+def figures_of(page: str) -> dict[str, str]:
+    """Return the figures of a report's page, each a page of its own, as `figures/<its caption>`."""
+    style = re.search(r"<style>.*?</style>", page, re.DOTALL)
+    found = {}
+    for figure in re.findall(r"<figure>.*?</figure>", page, re.DOTALL):
+        caption = re.search(r"<figcaption>(.*?)<", figure, re.DOTALL)
+        name = unescape(caption[1]).replace("/", " ").strip() if caption else "figure"
+        found[f"figures/{name}"] = (
+            f'<!doctype html><meta charset="utf-8">{style[0] if style else ""}{figure}'
+        )
+    return found
 
 
 def new_run_id() -> str:
@@ -136,8 +151,10 @@ class WandbBackend:
         self._run.log({name: table, **self._position})
 
     def report(self, html: str, markdown: str) -> None:
-        """Log the page as media, as it is."""
-        self._run.log({"report": self._wandb.Html(html, inject=False), **self._position})
+        """Log the page as media, as it is, and each of its figures."""
+        pages = {"report": html} | figures_of(html)
+        media = {name: self._wandb.Html(one, inject=False) for name, one in pages.items()}
+        self._run.log(media | self._position)
 
     def finish(self, exit_code: int) -> None:
         """Close the W&B run; a code other than 0 marks it as failed there."""
