@@ -36,7 +36,6 @@ __all__ = ["Place", "cannot_be_gone_on_from", "determinants", "expert_key", "ins
 __all__ += ["seal", "set_aside", "settings"]
 
 PACKAGES = ("clrl", "torch", "numpy", "gymnasium", "ale-py", "opencv-python-headless")
-PACKAGES += ("scikit-learn",)  # whose digits are a data set
 CHANGE_NOTHING = ("name", "tracking", "checkpoint")
 SCHEMA = 1
 
@@ -48,10 +47,13 @@ def determinants(config: Config) -> dict[str, Any]:
     """Return everything that determines a run, its seed aside, as plain values."""
     data = settings(config)
     del data["seed"]
+    packages = list(PACKAGES)
+    if any(task.partition(":")[0] == "digits" for task in config.sequence.tasks or ()):
+        packages.append("scikit-learn")  # which they come from
     return {
         "schema": SCHEMA,
         "config": data,
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: _version(name) for name in packages},
     }
 
 

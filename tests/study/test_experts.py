@@ -88,6 +88,15 @@ def test_the_key_is_another_for_another_version(
     assert expert_key(planned.config) != key
 
 
+@pytest.mark.parametrize(("task", "is_in"), [("digits:0+1", True), ("Freeway", False)])
+def test_the_package_of_a_data_set_counts_where_it_is_learned(
+    planned: PlannedRun, task: str, is_in: bool
+) -> None:
+    of_task = replace(planned.config.sequence, tasks=(task,))
+    packages = determinants(replace(planned.config, sequence=of_task))["packages"]
+    assert ("scikit-learn" in packages) == is_in
+
+
 def test_seeds_share_a_folder_and_tasks_do_not(write_study: Write, tmp_path: Path) -> None:
     planned = load_study(write_study(tmp_path)).experts
     places = [place(tmp_path, run) for run in planned]
