@@ -72,7 +72,7 @@ class Pace:
     def of(self, runs: Sequence[PlannedRun], at_a_time: int) -> float | None:
         """Return the seconds that runs take; None where there is nothing to go by."""
         known = {
-            method: [max(0.0, seconds - self._start_up) / steps for seconds, steps in done]
+            method: [seconds / steps for seconds, steps in done]  # from when a run begins to learn
             for method, done in self._seconds.items()
         }
         every = [x for values in known.values() for x in values]

@@ -65,8 +65,8 @@ def test_what_every_run_pays_once_is_no_matter_of_its_steps(
     known = Pace([done(run, tmp_path / "a", 8.0)])  # type: ignore[list-item]
     monkeypatch.setattr(pace, "start_up", lambda config: 3.0)
     known.measure_start_up(run.config)
-    assert known.of([run] * 4, 2) == pytest.approx(4 * 8 / 2)
-    assert known.of([expert], 1) == pytest.approx(3 + 5 / 2)  # half as many steps
+    assert known.of([run] * 4, 2) == pytest.approx(4 * (3 + 8) / 2)
+    assert known.of([expert], 1) == pytest.approx(3 + 8 / 2)  # half as many steps
     fresh = Pace([])
     monkeypatch.setattr(pace, "measure", lambda config: 0.01)
     fresh.measure([expert.config])
