@@ -6,6 +6,7 @@ import hashlib
 import tarfile
 import tempfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -95,7 +96,11 @@ def altered(name: str) -> list[Path]:
 
 
 def _hash(path: Path, kind: str) -> str:
-    return f"{kind}:{hashlib.new(kind, path.read_bytes(), usedforsecurity=False).hexdigest()}"
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        return f"unreadable: {error}"
+    return f"{kind}:{hashlib.new(kind, content, usedforsecurity=False).hexdigest()}"
 
 
 def fetch(name: str) -> list[Path]:
@@ -114,15 +119,20 @@ def fetch(name: str) -> list[Path]:
     name = canonical(name)
     if not DOWNLOADS[name]:
         require(name)  # it comes with a package
-    absent, root = missing(name), folder()
-    if wrong := altered(name):
+    absent, root, wrong = missing(name), folder(), altered(name)
+    if absent:
+        _bring(name, absent, root)
+    if wrong:
         raise ClrlError(
             f"{wrong[0]} is not what was published: delete it and run: clrl fetch {name} "
-            "(or, if it is data of your own, leave it: it is read all the same)",
+            "(or leave it, if it is data of your own: it is read all the same)",
             3,
         )
-    if not absent:
-        return []
+    return [root / file for file in absent]
+
+
+def _bring(name: str, absent: Sequence[str], root: Path) -> None:
+    """Download the absent files of a data set."""
     try:
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".fetch-", dir=root) as temporary:
@@ -139,7 +149,6 @@ def fetch(name: str) -> list[Path]:
             f"cannot write data set {name!r} into {root}: {error.strerror or error}; "
             "set CLRL_DATA to a folder with room that you may write to"
         ) from error
-    return [root / file for file in absent]
 
 
 def _downloaded(name: str, download: Download, here: Path) -> Path:

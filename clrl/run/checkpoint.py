@@ -15,6 +15,7 @@ parsing, no symlinks, no pickle.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import os
 import platform
@@ -254,13 +255,10 @@ def load_each(folder: Path) -> Iterator[Checkpoint]:
 
 def _load(path: Path, step: int, as_numpy: bool = False) -> Checkpoint:
     """Raise `Broken` for what is not usable, and `ClrlError` for what is of a newer clrl."""
-    if as_numpy:
-        from safetensors.numpy import load as load_tensors
-    else:
-        from safetensors.torch import load as load_tensors
+    library = importlib.import_module(f"safetensors.{'numpy' if as_numpy else 'torch'}")
     try:
         manifest, data = _read_verified(path, step)
-        tensors = load_tensors(data[_TENSORS])
+        tensors = library.load(data[_TENSORS])
         state = put_together(json.loads(data[_STATE]), tensors, from_npz(data[ARRAYS]))
         return Checkpoint(state, manifest["meta"], step, path)
     except (ClrlError, Broken):

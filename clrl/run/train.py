@@ -81,6 +81,11 @@ def resume(run: Path, *, allow_change: bool = False, sequence: TaskSequence | No
         checkpoint.clean(folder.checkpoints)
         checkpoint.clean(folder.ends)
         found = checkpoint.load_latest(folder.checkpoints)
+        if folder.status == "done" and found is None:
+            raise ClrlError(
+                f"{run} is done, but has no summary.json, nor a checkpoint to make it from: bring "
+                "one of them back, or delete the folder and start again"
+            )
         _check_changes(config, folder, found, allow_change)
         sequence = sequence or sequence_of(config)
         learner = assemble(config, sequence)

@@ -48,7 +48,7 @@ def determinants(config: Config) -> dict[str, Any]:
     data = settings(config)
     del data["seed"]
     packages = list(PACKAGES)
-    if any(task.partition(":")[0] == "digits" for task in config.sequence.tasks or ()):
+    if any(task.partition(":")[0].lower() == "digits" for task in config.sequence.tasks or ()):
         packages.append("scikit-learn")  # which they come from
     return {
         "schema": SCHEMA,
@@ -166,7 +166,7 @@ def _incomplete(folder: RunFolder) -> str:
         return f"summary.json or evaluations.jsonl cannot be used ({type(error).__name__})"
     if skipped:
         return f"evaluations.jsonl has {skipped} lines that are no records"
-    if len(rows) != summary.get("evaluation_rows", len(rows)):  # older summaries do not count them
+    if len(rows) < summary.get("evaluation_rows", 0):  # older summaries do not count them
         return f"evaluations.jsonl has {len(rows)} of {summary['evaluation_rows']} records"
     if not ended or any(point.score is None for point in curve[1:]):
         return "evaluations.jsonl lacks evaluations"

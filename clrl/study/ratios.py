@@ -16,7 +16,14 @@ from numpy.typing import NDArray
 
 from clrl.study.statistics import FEWEST_RUNS, Interval, Statistic, mean
 
-__all__ = ["Parts", "interval_of_ratios", "is_unsteady", "ratio_of_means", "shares"]
+__all__ = [
+    "Parts",
+    "interval_of_ratios",
+    "is_unsteady",
+    "linearised",
+    "ratio_of_means",
+    "shares",
+]
 
 Parts = Sequence[tuple[float, float]]  # of each run, what is above the line and what is below
 K = TypeVar("K", bound=Hashable)
@@ -45,6 +52,22 @@ def ratio_of_means(parts: Parts) -> float | None:
     """
     found = shares(parts)
     return None if found is None else float(mean(found))
+
+
+def linearised(parts: Parts) -> list[float] | None:
+    """Return a number a run whose mean is the ratio of means R, and whose spread is the ratio's.
+
+    `R + (above_i - R below_i) / mean(below)`: the ratio's Taylor expansion to first order, in which
+    what runs have below the line varies as well as what they have above it. None as in `shares`.
+
+    >>> linearised([(6.0, 2.0), (12.0, 4.0)]), linearised([(6.0, 2.0), (6.0, 4.0)])
+    ([3.0, 3.0], [2.6666666666666665, 1.3333333333333335])
+    """
+    ratio = ratio_of_means(parts)
+    if ratio is None:
+        return None
+    middle = float(mean([below for _, below in parts]))
+    return [ratio + (above - ratio * below) / middle for above, below in parts]
 
 
 def is_unsteady(parts: Parts) -> bool:

@@ -125,9 +125,7 @@ class _Study:
         """Make what is missing, and write the result."""
         self.repair_experts()
         missing = self.missing()
-        numbers, table, text = (self.folder / name for name in RESULT)
-        before = numbers.read_bytes() if numbers.exists() else b""
-        for name in RESULT:  # of another study.yaml, or of fewer runs
+        for name in (*RESULT, *RENDERERS):  # of another study.yaml, or of fewer runs
             (self.folder / name).unlink(missing_ok=True)
         write_text_atomic(self.folder / "study.yaml", dump(self.study.to_dict()))
         pace = self.announce([run for run, _ in missing])
@@ -157,12 +155,10 @@ class _Study:
             lines = "\n".join(self.failed)
             raise ClrlError(f"{len(self.failed)} of the study's runs failed:\n{lines}")
         result = self.result()
+        numbers, table, text = (self.folder / name for name in RESULT)
         write_text_atomic(table, csv_text(result))
         write_text_atomic(text, markdown(result))
         write_json_atomic(numbers, result)
-        if numbers.read_bytes() != before:
-            for name in RENDERERS:  # a report of other numbers
-                (self.folder / name).unlink(missing_ok=True)
         show(
             result,
             Console(stderr=True, width=None if sys.stderr.isatty() else 160, highlight=False),

@@ -24,6 +24,7 @@ from clrl.study.ratios import interval_of_ratios, is_unsteady, ratio_of_means
 from clrl.study.transfer_metrics import METRICS, Finished, Metric, Normalise, Target
 from clrl.study.transfer_pairs import Measured, ends_of, options_of, pairs_of
 from clrl.study.transfer_summary import summary_of
+from clrl.study.transfer_text import SCHEMA
 from clrl.study.transfer_warnings import (
     censored_speeds,
     more_work,
@@ -62,6 +63,7 @@ def transfer_matrix(
         for run in runs
     ]
     return {
+        "schema": SCHEMA,
         "study": json_ready(study.to_dict()),
         "sources": study.sources,
         "targets": study.targets,
@@ -120,8 +122,9 @@ def _matrix(
         for method, pairs in pairs_of(study, measured, metric).items():
             for (source, target), pair in pairs.items():
                 whole = pair.whole
-                steady = whole and not is_unsteady(whole)
-                interval = interval_of_ratios({target: whole}, **options) if steady else None
+                interval = None
+                if whole and not is_unsteady(whole):
+                    interval = interval_of_ratios({target: whole}, **options)
                 at = matrix.setdefault(metric, {}).setdefault(method, {}).setdefault(source, {})
                 told = {"values": pair.values, "mean": ratio_of_means(whole) if whole else None}
                 at[target] = told | ends_of(interval)

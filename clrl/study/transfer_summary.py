@@ -1,6 +1,7 @@
 """What all pairs of a transfer study say together, and how methods compare on them.
 
-The difference of two methods has Student's interval, of a number a seed. Where a pair is lost that
+The difference of two methods has Student's interval, of a number a seed, in which what is divided
+by varies too (`ratios.linearised`). Where a pair is lost that
 another method knows, there is no number at all: what is lost is seldom lost by chance (a criterion
 that was never reached), and the rest would say too much.
 """
@@ -8,12 +9,12 @@ that was never reached), and the rest would say too much.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from clrl.study import gains
 from clrl.study.plan import Study
-from clrl.study.ratios import interval_of_ratios, is_unsteady, ratio_of_means, shares
+from clrl.study.ratios import interval_of_ratios, is_unsteady, linearised, ratio_of_means, shares
 from clrl.study.statistics import (
     iqm,
     mean,
@@ -43,8 +44,9 @@ def summary_of(
             continue
         pairs = pairs_of(study, measured, name)
         baseline = next(iter(pairs))
-        known = {pair for of in pairs.values() for pair, runs in of.items() if runs.whole}
-        ranked = {pair for of in pairs.values() for pair, runs in of.items() if runs.ranked}
+        walks = pairs[baseline]
+        known = [pair for pair in walks if any(of[pair].whole for of in pairs.values())]
+        ranked = [pair for pair in walks if any(of[pair].ranked for of in pairs.values())]
         for method, of in pairs.items():
             whole = {pair: runs.whole for pair, runs in of.items() if runs.whole}
             told: dict[str, Any] = {"pairs": len(whole), "of": len(of)}
@@ -71,7 +73,7 @@ def summary_of(
 
 
 def _difference(
-    ours: Mapping[Walk, Pair], theirs: Mapping[Walk, Pair], known: Collection[Walk]
+    ours: Mapping[Walk, Pair], theirs: Mapping[Walk, Pair], known: Sequence[Walk]
 ) -> dict[str, float | None]:
     """Return by how much one method is above another over all pairs, by the same seeds."""
     wholes = [(ours[pair].whole, theirs[pair].whole) for pair in known]
@@ -79,7 +81,8 @@ def _difference(
     if not both or len(both) < len(known):
         return {"value": None} | ends_of(None)
     by_pair = [
-        [x - y for x, y in zip(shares(a) or [], shares(b) or [], strict=True)] for a, b in both
+        [x - y for x, y in zip(linearised(a) or [], linearised(b) or [], strict=True)]
+        for a, b in both
     ]
     by_seed = [float(mean(of_seed)) for of_seed in zip(*by_pair, strict=True)]
     steady = not any(is_unsteady(parts) for pair in both for parts in pair)
@@ -89,7 +92,7 @@ def _difference(
 def _chance(
     above: Mapping[Walk, Pair],
     below: Mapping[Walk, Pair],
-    ranked: Collection[Walk],
+    ranked: Sequence[Walk],
     options: Mapping[str, Any],
 ) -> dict[str, float | None]:
     """Return how likely a run of one method is above a run of another, over all pairs.

@@ -16,10 +16,11 @@ from clrl.run.score_table import number
 from clrl.study.alone import over_alone
 from clrl.study.metrics import mean_of_all
 
-__all__ = ["OF_ALONE", "csv_text", "markdown", "show"]
+__all__ = ["OF_ALONE", "SCHEMA", "csv_text", "markdown", "show"]
 
 SHOWN = ("transfer_score", "forward_transfer", "relative_speed", "jump_start", "time_to_threshold")
 FEW = 3  # runs that are listed beside their mean; more have an interval
+SCHEMA = 2  # of study.json; in 1 chances were of being higher, and differences were bootstrapped
 OF_ALONE = (
     '"Over fine-tuning alone" is over the expert. A method that learns otherwise from the first is '
     "slower or faster than that whatever it learned before: to that measure its pace is transfer. "

@@ -139,6 +139,11 @@ def test_files_that_are_there_but_not_as_published_are_told(
     assert told.startswith(
         f"{wrong} is not what was published: delete it and run: clrl fetch mnist"
     )
+    absent = mnist.root / DATASETS["mnist"].files[0]
+    absent.unlink()
+    with pytest.raises(ClrlError, match="is not what was published"):
+        fetch("mnist")
+    assert absent.exists()  # what is missing comes all the same
     (check,) = doctor._data_sets()
     assert check.state == "note"
     assert check.value.endswith(f"; not as published: {wrong}")

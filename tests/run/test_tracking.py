@@ -117,7 +117,7 @@ def test_wandb_is_told_who_the_run_is_and_which_axis_counts(
     tracker.table("score_matrix", ["after", "A"], [["before", None], ["after 1 A", 2.0]])
     page = "<!doctype html><style>p{}</style><p>x</p>"
     drawn = "<figure><figcaption>a/b &amp; c<p>note</p></figcaption><svg>1</svg></figure>"
-    tracker.report(f"{page}{drawn}<p>y</p>", "# report")
+    tracker.report(f"{page}{drawn}<p>y</p>{drawn}", "# report")
     tracker.finish(75)
 
     (call,) = fake.calls
@@ -141,12 +141,15 @@ def test_wandb_is_told_who_the_run_is_and_which_axis_counts(
         {"global_step": 64, "frames": 256, "rollout/return": 1.5},
         {"score_matrix": table, "global_step": 64, "frames": 256},
         {
-            "report": ("html", f"{page}{drawn}<p>y</p>", False),
-            "figures/a b & c": (
-                "html",
-                f'<!doctype html><meta charset="utf-8"><style>p{{}}</style>{drawn}',
-                False,
-            ),
+            "report": ("html", f"{page}{drawn}<p>y</p>{drawn}", False),
+            **{
+                f"figures/a b & c{number}": (
+                    "html",
+                    f'<!doctype html><meta charset="utf-8"><style>p{{}}</style>{drawn}',
+                    False,
+                )
+                for number in ("", " #2")
+            },
             "global_step": 64,
             "frames": 256,
         },

@@ -350,6 +350,19 @@ def test_an_expert_that_was_changed_after_it_was_sealed_is_told(runs: Path) -> N
     assert "an expert: evaluations.jsonl is not what was sealed" in reported(study)["md"]
 
 
+def test_comparisons_of_an_older_study_are_left_out_and_it_is_said(runs: Path) -> None:
+    study = write_study(runs)
+    result = json.loads((study / "study.json").read_text())
+    apart = {"value": 7.77, "low": None, "high": None}
+    versus = {"ewc": {"difference": apart, "probability_of_improvement": apart}}
+    result["summary"]["transfer_score"]["ewc"]["versus"] = versus
+    for schema, shown in ((None, False), (2, True)):
+        (study / "study.json").write_text(json.dumps(result | {"schema": schema or 1}))
+        text = reported(study)["md"]
+        assert ("7.77" in text) == shown
+        assert ("study.json is of an older clrl" in text) != shown
+
+
 def test_what_each_visit_cost_is_told(runs: Path) -> None:
     study = write_study(runs)
     path = runs / "study" / "runs" / "ewc-A-B" / "seed0" / "summary.json"

@@ -26,6 +26,7 @@ from clrl.run import checkpoint
 from clrl.run.config import to_yaml
 from clrl.run.records import read_records
 from clrl.run.stop import StopSignals
+from clrl.run.train import resume
 from clrl.study import processes
 from clrl.study.plan import load_study
 from clrl.study.processes import Job, in_processes
@@ -294,8 +295,7 @@ def test_a_half_written_line_is_skipped_and_counted(study: Path, runs: Path) -> 
 def test_a_report_of_other_numbers_does_not_stay(study: Path, runs: Path) -> None:
     folder = go(study, runs)
     page, *_ = write_report([folder], normalise=lambda task, score: None)
-    go(study, runs)
-    assert page.exists()  # the same numbers
+    assert page.exists()
     go(study, runs, "criterion=0.25")
     assert not list(folder.glob("report.*"))
 
@@ -328,6 +328,17 @@ def test_a_done_run_without_a_summary_gets_one(study: Path, runs: Path) -> None:
         summary["cost"] = {k: v for k, v in summary["cost"].items() if k in ("steps", "parameters")}
     assert again == before
     assert (folder / "study.json").read_bytes() == result
+
+
+@pytest.mark.usefixtures("here")
+def test_a_done_run_without_summary_and_checkpoints_loses_nothing(study: Path, runs: Path) -> None:
+    (path,) = go(study, runs).glob("runs/finetune*/seed0")
+    (path / "summary.json").unlink()
+    shutil.rmtree(path / "checkpoints")
+    rows = (path / "evaluations.jsonl").read_bytes()
+    with pytest.raises(ClrlError, match=r"is done, but has no summary\.json, nor a checkpoint"):
+        resume(path)
+    assert (path / "evaluations.jsonl").read_bytes() == rows
 
 
 @pytest.mark.usefixtures("here")

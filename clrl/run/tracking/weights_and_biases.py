@@ -29,13 +29,17 @@ FINISH_TIMEOUT = 30.0  # s; W&B's own default is for ever
 
 
 def figures_of(page: str) -> dict[str, str]:
-    """Return the figures of a report's page, each a page of its own, as `figures/<its caption>`."""
+    """Return the figures of a report's page, each a page of its own, as `figures/<its caption>`.
+
+    Captions that repeat are numbered: `#2`.
+    """
     style = re.search(r"<style>.*?</style>", page, re.DOTALL)
     found = {}
     for figure in re.findall(r"<figure>.*?</figure>", page, re.DOTALL):
         caption = re.search(r"<figcaption>(.*?)<", figure, re.DOTALL)
         name = unescape(caption[1]).replace("/", " ").strip() if caption else "figure"
-        found[f"figures/{name}"] = (
+        same = sum(known.partition(" #")[0] == f"figures/{name}" for known in found)
+        found[f"figures/{name}" + (f" #{same + 1}" if same else "")] = (
             f'<!doctype html><meta charset="utf-8">{style[0] if style else ""}{figure}'
         )
     return found

@@ -67,14 +67,11 @@ def find_runs(paths: Iterable[Path]) -> list[Path]:
         below = [*_sorted(path.glob("seed*")), *_sorted(path.glob("*/seed*"))]
         inner = [path, *(place for place in below if re.fullmatch("seed[0-9]+", place.name))]
         runs = [place for place in inner if (place / "config.yaml").is_file()]
-        if not runs and path.is_dir():
-            raise ClrlError(
-                f"{path} is no run, nor a study: expected config.yaml or study.yaml in it, "
-                "or seed<k> folders",
-                2,
-            )
         if not runs:
-            RunFolder.open(path)  # raises, and names the nearest run
+            try:
+                RunFolder.open(path)  # raises, and names the nearest run
+            except ClrlError as error:
+                raise ClrlError(f"{error} (or a study's, with study.yaml)", 2) from None
         for run in runs:
             found.setdefault(os.path.realpath(run), run)
     return list(found.values())

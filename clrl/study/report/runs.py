@@ -209,7 +209,8 @@ def _evaluations(path: Path) -> tuple[list[dict[str, Any]], int, int]:
     for row in map(_record, _lines(path)):
         try:
             unit = "accuracy" if "accuracy" in row else "return"
-            PHASES.index(row["phase"])  # raises ValueError for another
+            if row["phase"] not in PHASES:
+                raise ValueError(row["phase"])
             where = (int(row["visit"]), str(row["phase"]), int(row["step"]), unit)
             score = None if row[unit] is None else float(row[unit])
             own = sums[*where, str(row["task_evaluated"])]

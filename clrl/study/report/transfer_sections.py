@@ -61,7 +61,12 @@ def _sentences(result: Result, metric: str) -> list[str]:
     pick = max if higher else min
     best = pick(known, key=lambda method: known[method].value or 0.0)
     lines = [f"{title}, over all pairs: " + "; ".join(f"{m} {shown(e)}" for m, e in known.items())]
-    if len(known) > 1:
+    lost = [
+        f"{m} has none, {told[m]['pairs']} of {told[m]['of']} pairs" for m in told.keys() - known
+    ]
+    if lost:
+        lines[0] += f". {'; '.join(sorted(lost))}"
+    elif len(known) > 1:
         lines[0] += f". {best} has the {'highest' if higher else 'lowest'}"
     first, n = result["methods"][0], len(result["seeds"])
     apart: dict[str, list[str]] = {}  # by what it shows

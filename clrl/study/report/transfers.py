@@ -31,7 +31,7 @@ from clrl.study.report.scores import Normalise
 from clrl.study.report.transfer_curves import EXPERT, curves
 from clrl.study.report.transfer_sections import Result, matrices, verdict
 from clrl.study.seal import SEAL, broken_seal
-from clrl.study.transfer_text import OF_ALONE
+from clrl.study.transfer_text import OF_ALONE, SCHEMA
 
 __all__ = ["is_study", "transfers"]
 
@@ -100,6 +100,15 @@ def _result(path: Path) -> Result:
         raise ClrlError(
             f"{path / 'study.json'} cannot be used ({error}): run clrl transfer"
         ) from None
+    if told.get("schema", 1) < SCHEMA:
+        for name in result["metrics"]:
+            for of_method in result["summary"].get(name, {}).values():
+                of_method.pop("versus", None)
+        result["warnings"] = [
+            *result["warnings"],
+            "study.json is of an older clrl, whose comparisons of methods are left out: clrl "
+            "transfer makes it anew",
+        ]
     if not result["runs"]:
         raise ClrlError(f"{path} is an empty study: it has no finished run to report", 2)
     return result
@@ -158,7 +167,7 @@ def _opening(
             run  # what was so when the study was made is among its warnings
             for group in groups
             for run in group.runs
-            if not any(run.name in warning for warning in known)
+            if not any(f"{run.name}: " in warning for warning in known)
         ]
     )
     warnings += [
