@@ -71,8 +71,8 @@ class LwF(Method):
     Differs from the paper:
     - the Kullback-Leibler divergence stands for the cross-entropy: the same gradient, and 0 where
       nothing has drifted. As there, it is not multiplied by the temperature's square,
-      which much later code does: a strength of 4 here is one of 1 there (at T = 2), and a higher
-      temperature weighs less;
+      which much later code does: a strength of 4 here is one of 1 there (at T = 2), and the
+      higher the temperature, the weaker the pull;
     - no warm-up of the new head with a frozen trunk, and no weight decay.
     """
 

@@ -69,7 +69,8 @@ def markdown(result: Result) -> str:
         f"{study['bootstrap_seed']}), of differences Student's, of a number a seed; ( ): each run. "
         "A ratio over what may as well be 0 has no interval. All pairs together: a method that "
         "lacks a pair that another has gets no mean, as what is lost is seldom lost by chance; "
-        "the chance to be better counts a run that never came to a criterion as the slowest.",
+        "the chance to be better counts a run that never came to the criterion, where its control "
+        "did, as the slowest.",
         "",
     ]
     if result["methods_alone"]:

@@ -34,7 +34,7 @@ def figures_of(page: str) -> dict[str, str]:
     Captions that repeat are numbered: `#2`.
     """
     style = re.search(r"<style>.*?</style>", page, re.DOTALL)
-    found = {}
+    found: dict[str, str] = {}
     for figure in re.findall(r"<figure>.*?</figure>", page, re.DOTALL):
         caption = re.search(r"<figcaption>(.*?)<", figure, re.DOTALL)
         name = unescape(caption[1]).replace("/", " ").strip() if caption else "figure"
