@@ -406,4 +406,4 @@ def test_a_stopped_study_says_how_to_go_on(
 def test_a_run_that_is_no_study_is_refused_with_code_2(run: Run) -> None:
     code, out, err = run("transfer", SMOKE)
     assert (code, out) == (2, "")
-    assert "sources is missing" in err and "sequence is not a key" in err
+    assert "is the configuration of a run, not of a study: use clrl train" in err

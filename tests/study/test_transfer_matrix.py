@@ -473,7 +473,9 @@ def test_accuracy_is_a_share_by_itself_and_has_no_random_score(
 def test_skipped_lines_are_counted_and_said(study: Study) -> None:
     result = transfer_matrix(study, *of_study(study, skipped=1), normalise)
     assert {run["skipped_lines"] for run in result["runs"]} == {1}
-    assert sum("1 lines of evaluations.jsonl" in w for w in result["warnings"]) == len(study.runs)
+    assert sum("of evaluations.jsonl 1 line is no record" in w for w in result["warnings"]) == len(
+        study.runs
+    )
 
 
 def test_an_empty_study_and_a_run_without_expert_are_refused(study: Study) -> None:
