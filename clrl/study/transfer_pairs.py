@@ -110,8 +110,10 @@ def pairs_of(
 
 
 def options_of(study: Study) -> dict[str, Any]:
+    """Return how a study's intervals are bootstrapped."""
     return {"resamples": study.config.resamples, "seed": study.config.bootstrap_seed}
 
 
 def ends_of(interval: Interval | None) -> dict[str, float | None]:
+    """Return an interval as plain values, None where there is none."""
     return {"low": interval.low if interval else None, "high": interval.high if interval else None}

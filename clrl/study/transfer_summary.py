@@ -1,9 +1,9 @@
 """What all pairs of a transfer study say together, and how methods compare on them.
 
 The difference of two methods has Student's interval, of a number a seed, in which what is divided
-by varies too (`ratios.linearised`). Where a pair is lost that
-another method knows, there is no number at all: what is lost is seldom lost by chance (a criterion
-that was never reached), and the rest would say too much.
+by varies too (`ratios.linearised`). Where a pair is lost that another method knows, there is no
+number at all: what is lost is seldom lost by chance (a criterion that was never reached), and the
+rest would say too much.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ def summary_of(
             continue
         pairs = pairs_of(study, measured, name)
         baseline = next(iter(pairs))
-        walks = pairs[baseline]
-        known = [pair for pair in walks if any(of[pair].whole for of in pairs.values())]
-        ranked = [pair for pair in walks if any(of[pair].ranked for of in pairs.values())]
+        first = pairs[baseline]
+        known = [pair for pair in first if any(of[pair].whole for of in pairs.values())]
+        ranked = [pair for pair in first if any(of[pair].ranked for of in pairs.values())]
         for method, of in pairs.items():
             whole = {pair: runs.whole for pair, runs in of.items() if runs.whole}
             told: dict[str, Any] = {"pairs": len(whole), "of": len(of)}
@@ -59,11 +59,10 @@ def summary_of(
                         interval = interval_of_ratios(whole, statistic=statistic, **options)
                     told[word] = {"value": float(statistic(every))} | ends_of(interval)
             if method != baseline:
-                theirs = pairs[baseline]
-                above, below = (of, theirs) if metric.higher_is_better else (theirs, of)
+                above, below = (of, first) if metric.higher_is_better else (first, of)
                 told["versus"] = {
                     baseline: {
-                        "difference": _difference(of, theirs, known),
+                        "difference": _difference(of, first, known),
                         "probability_of_improvement": _chance(above, below, ranked, options),
                     }
                 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -64,3 +66,23 @@ def scipys_interval() -> Callable[..., Any]:
         ).confidence_interval
 
     return interval
+
+
+@pytest.fixture
+def report_without_torch() -> Callable[[Path], None]:
+    """Return a function that reports a folder in a new process, and fails if that loads torch."""
+    program = """
+import sys
+from clrl.cli import main
+try:
+    main(["report", sys.argv[1]])
+except SystemExit as done:
+    assert done.code == 0
+assert "torch" not in sys.modules
+"""
+
+    def report(path: Path) -> None:
+        command = [sys.executable, "-c", program, path]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+    return report

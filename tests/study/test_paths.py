@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -161,19 +160,12 @@ def test_another_methods_run_is_refused(tmp_path, method, message):
     assert caught.value.exit_code == 2
 
 
-def test_a_report_of_paths_holds_no_torch_in_memory(tmp_path: Path) -> None:
-    program = """
-import sys
-from clrl.cli import main
-try:
-    main(["report", sys.argv[1]])
-except SystemExit as done:
-    assert done.code == 0
-assert "torch" not in sys.modules
-"""
+def test_a_report_of_paths_holds_no_torch_in_memory(
+    tmp_path: Path, report_without_torch: Callable[[Path], None]
+) -> None:
     run = run_of(tmp_path)
     (run / "report.md").unlink()
-    subprocess.run([sys.executable, "-c", program, run], check=True, stdout=subprocess.DEVNULL)
+    report_without_torch(run)
     assert "evolution, a row a visit" in (run / "report.md").read_text()
 
 
