@@ -98,12 +98,7 @@ class OnPolicy(Learner):
     def setup(self, method: Method, spec: NetSpec, settings: RunSettings) -> None:
         super().setup(method, spec, settings)
         shares(self.n_envs, len(method.mixture(spec.tasks)))  # refused now, not at a later visit
-        if method.max_envs is not None and self.n_envs > method.max_envs:
-            raise ClrlError(
-                f"agent.n_envs is {self.n_envs}: expected at most {method.max_envs}, as many as "
-                f"the method ({type(method).__name__}) can serve at once",
-                2,
-            )
+        method.require_envs(self.n_envs)
         self._env: VectorEnv | None = None
         self._evaluation_envs: dict[tuple[int, int], VectorEnv] = {}  # by task and episodes
 

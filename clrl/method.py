@@ -44,10 +44,14 @@ class Method:
         """The net made by `build`."""
         return self._net
 
-    @property
-    def max_envs(self) -> int | None:
-        """The most environments that can play at once; None: as many as are wanted."""
-        return None
+    def require_envs(self, n: int) -> None:
+        """Refuse a number of environments that cannot play at once; any will do here.
+
+        Called by learners of games, before anything begins.
+
+        Raises:
+            ClrlError: (exit 2) too many, or too few.
+        """
 
     @property
     def starts_plainly(self) -> bool:

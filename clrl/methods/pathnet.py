@@ -141,7 +141,7 @@ class PathNetMethod(Method):
         self._games = spec.has_value
         self._size = self.population or (1 if self._games else PICTURES_POPULATION)
         if self._games and self._size > 1:
-            self._require_rivals("method.population")
+            self._require_rivals("method.population", self._size)
         keep = self.keep_frozen_active
         self._keeps = self._games if keep is None else keep
         usual: Aggregate = "mean" if self._keeps else "sum"
@@ -164,9 +164,15 @@ class PathNetMethod(Method):
         self._make_population()
         return self._paths
 
-    @property
-    def max_envs(self) -> int | None:
-        return None if self.population == 1 else self.population
+    def require_envs(self, n: int) -> None:
+        if self.population is None:
+            self._require_rivals("method.population is null, and agent.n_envs", n)
+        elif 1 < self.population < n:
+            raise ClrlError(
+                f"agent.n_envs is {n}: expected at most {self.population}, a genotype for each "
+                f"environment, as method.population is {self.population}",
+                2,
+            )
 
     def begin_task(self, task: Task) -> None:
         self._evolves = task.id not in self._begun
@@ -239,18 +245,17 @@ class PathNetMethod(Method):
             self._tournaments = Serial(self._pool, self.window)
 
     def _assign(self, n: int) -> None:
-        """Give n environments a genotype each; how many there are is told here first."""
+        """Give n environments a genotype each."""
         if self.population is None and self._size != n:
             self._size = n
-            self._require_rivals("method.population is null, and agent.n_envs")
             self._make_population()
         assert isinstance(self._tournaments, Asynchronous)
         self._tournaments.assign(n)
 
-    def _require_rivals(self, name: str) -> None:
-        if self._size <= self.tournament:
+    def _require_rivals(self, name: str, size: int) -> None:
+        if size <= self.tournament:
             raise ClrlError(
-                f"{name} is {self._size}: expected more than method.tournament, "
+                f"{name} is {size}: expected more than method.tournament, "
                 f"{self.tournament}, as a genotype meets so many others; or a method.population "
                 "of 1, a path that stays",
                 2,
@@ -297,13 +302,15 @@ class PathNetMethod(Method):
         free = enumerate(self._paths.free, 1)
         short = [f"{n} in layer {i}" for i, n in free if n < self.active]
         if short:
+            none = "; with none at all only its heads learn" if not any(self._paths.free) else ""
             log.warning(
                 "fewer modules are free than method.active, %d, for %s: %s, of %d layers; there "
-                "its paths share frozen ones: set a higher method.modules for as many tasks",
+                "its paths share frozen ones%s: set a higher method.modules for as many tasks",
                 self.active,
                 task.name,
                 ", ".join(short),
                 self._paths.n_layers,
+                none,
             )
 
     # ---------------------------------------------------------------------------------- records

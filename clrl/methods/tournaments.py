@@ -57,12 +57,17 @@ class Population:
             self.margins[own] = self.margins[own].roll(1)
             self.margins[own, 0] = worth - mean
 
-    def overwrite(self, loser: int, winner: int) -> None:
-        """Put a mutated copy of the winner in the loser's place; its fitness is not known."""
-        self.genotypes[loser] = mutated(
-            self.genotypes[winner], self.n_modules, self.rate, self.edges, self.generator
-        )
-        self.fitness[loser] = self.margins[loser] = math.nan
+    def overwrite(self, lost: Sequence[tuple[int, int]]) -> None:
+        """Put a mutated copy of each winner, as it is now, in its loser's place: (loser, winner).
+
+        A copy's fitness is not known.
+        """
+        before = self.genotypes.clone()
+        for loser, winner in lost:
+            self.genotypes[loser] = mutated(
+                before[winner], self.n_modules, self.rate, self.edges, self.generator
+            )
+            self.fitness[loser] = self.margins[loser] = math.nan
 
     def fittest(self, some: Iterable[int] | None = None) -> list[int]:
         """Return those (of some) whose fitness is known, the best first, of equals the newest."""
@@ -149,7 +154,7 @@ class Serial:
         winner, loser = self._pair if first >= second else self._pair[::-1]
         outcome = Outcome(max(first, second), (first + second) / 2, None)
         if winner != loser:
-            self.population.overwrite(loser, winner)
+            self.population.overwrite([(loser, winner)])
             outcome = outcome._replace(loser=loser)
         self._begin()
         return outcome
@@ -179,8 +184,9 @@ class Asynchronous:
     worker goes on with the genotype that has waited longest (with as many workers as genotypes: the
     same, or what has overwritten it; one genotype alone is played by all).
 
-    Games that end at the same step are all taken in before any of their genotypes meets others.
-    One whose games end earlier in a round meets rivals as they were worth in the round before.
+    Games that end at the same step are all taken in before any of their genotypes meets others, and
+    all of these meet rivals as they then are: which worker has a genotype decides nothing. One whose
+    games end earlier in a round meets rivals as they were worth in the round before.
     """
 
     def __init__(self, population: Population, episodes: int, n_rivals: int) -> None:
@@ -202,7 +208,9 @@ class Asynchronous:
         """
         through = [own for worker, return_ in games for own in self._evaluated(worker, return_)]
         self.population.evaluated(through)
-        return [self._met(*each) for each in through]
+        met = [self._met(*each) for each in through]
+        self.population.overwrite([lost for _, lost in met if lost is not None])
+        return [outcome for outcome, _ in met]
 
     def _evaluated(self, worker: int, return_: float) -> list[tuple[int, float]]:
         """Return the worker's genotype with its fitness, if that was its last game; else none."""
@@ -216,15 +224,14 @@ class Asynchronous:
         self.holds[worker] = self._waiting.popleft()
         return [(own, fitness)]
 
-    def _met(self, own: int, fitness: float) -> Outcome:
+    def _met(self, own: int, fitness: float) -> tuple[Outcome, tuple[int, int] | None]:
+        """Return what comes of meeting some others, and if it lost, (loser, winner)."""
         population = self.population
         rivals = drawn_rivals(population.fitness, own, self.n_rivals, population.generator)
         best = next(iter(population.fittest(rivals)), None)
         if best is None or population.fitness[best] <= fitness:
-            return Outcome(fitness, fitness, None)
-        outcome = Outcome(float(population.fitness[best]), fitness, own)
-        population.overwrite(own, best)
-        return outcome
+            return Outcome(fitness, fitness, None), None
+        return Outcome(float(population.fitness[best]), fitness, own), (own, best)
 
     def best(self) -> int:
         """Return the genotype that `ranked` has first; before any was evaluated who began best."""

@@ -85,8 +85,8 @@ class Paths:
         """Return by layer, and for `all layers`, how much of their modules two genotypes share.
 
         Modules in both over modules in either: 1 where they are the same, 0 without one in common.
-        To be read beside `overlap_by_chance`: where frozen modules are always on, naming one
-        changes nothing, and nothing selects for it.
+        To be read beside `overlap_by_chance`. Where frozen modules are always on, naming one adds
+        nothing to a path and takes the place of one that could learn: it does not tell of reuse.
         """
         flat = self.active.reshape(len(self.visits), -1)
         named = {WHOLE: flat} | {n: self.active[:, i] for i, n in enumerate(self.layers)}

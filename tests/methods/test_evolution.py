@@ -271,7 +271,7 @@ def test_the_best_is_told_by_margins_over_the_mean_and_doubt_of_equals_by_the_la
     pool.evaluated([(3, 11.0)])  # of 10, 8, 0 and 11, 7.25: 3.75 / 3, the highest return of all
     assert pool.fittest()[0] == 3
     assert pool.ranked() == [1, 3, 0, 2]
-    pool.overwrite(3, 1)
+    pool.overwrite([(3, 1)])
     assert pool.ranked() == [1, 0, 2]  # nothing is known of it any more
     assert pool.fittest() == [0, 1, 2]
     pool.evaluated([(3, 12.0)])  # of 10, 8, 0 and 12, 7.5: 4.5 / 3, as the second, and later
@@ -313,6 +313,39 @@ def test_games_that_end_together_are_all_known_before_any_genotype_meets_others(
         assert [x.loser for x in found if x.loser is not None] == [0]
         assert torch.equal(pool.genotypes[0], pool.genotypes[1])
         assert float(pool.fitness[1]) == 4.0
+
+
+@pytest.mark.parametrize("n_rivals", [1, 3])
+def test_of_games_that_end_together_a_loss_is_as_likely_for_every_worker(n_rivals):
+    pool = population(8, rate=0.5)
+    workers = Asynchronous(pool, episodes=1, n_rivals=n_rivals)
+    workers.assign(8)
+    draw = torch.Generator().manual_seed(5)
+    lost, rounds = [0] * 8, 2_000
+    for _ in range(rounds):
+        returns = torch.rand(8, generator=draw).tolist()
+        for outcome in workers.finished(list(enumerate(returns))):
+            if outcome.loser is not None:
+                lost[outcome.loser] += 1
+    # of r rivals drawn from 7 the best is better with chance r / (r + 1), all returns alike
+    rate = n_rivals / (n_rivals + 1)
+    for n in lost:
+        assert float(stats.binomtest(n, rounds, rate).pvalue) > 1e-3
+
+
+def test_of_games_that_end_together_a_winner_is_copied_as_it_was():
+    for order in ([0, 1, 2], [2, 1, 0]):
+        pool = population(3, rate=0.0)
+        workers = Asynchronous(pool, episodes=1, n_rivals=2)
+        workers.assign(3)
+        returns = {0: 3.0, 1: 2.0, 2: 1.0}
+        before = pool.genotypes.clone()
+        found = workers.finished([(w, returns[w]) for w in order])
+        assert sorted(x.loser for x in found if x.loser is not None) == [1, 2]
+        assert torch.equal(pool.genotypes, before[[0, 0, 0]])
+    pool.genotypes.copy_(before)
+    pool.overwrite([(1, 0), (2, 1)])
+    assert torch.equal(pool.genotypes, before[[0, 0, 1]])
 
 
 @pytest.mark.parametrize("kind", ["serial", "asynchronous"])

@@ -162,6 +162,7 @@ def _shared(name: str, names: Sequence[str], paths: Paths) -> Table:
             shares = [overlap[layer][i][j], chance[layer][i][j]]
             rows.append([f"{names[i]} and {names[j]}", layer, *shares])
             shades.append([None, None, *shares])
-    note = "; frozen ones are always on, and naming one changes nothing" if paths.always_on else ""
-    title = f"{name}: modules that both genotypes name over those that either does{note}"
+    title = f"{name}: modules that both genotypes name over those that either does"
+    if paths.always_on:
+        title += "; all frozen ones are on, named or not, so that this does not tell of reuse"
     return Table(title, ("visits", "layer", "in common", "by chance"), rows, shades)
