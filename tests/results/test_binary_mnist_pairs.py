@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -25,6 +26,7 @@ def rows_of(script: ModuleType, arm: str, pair: int, seed: int, *reached: Any) -
     shares = {"overlap": 0.5, "by_chance": 0.2} if arm == "pathnet" else {}
     return [
         {"arm": arm, "pair": " then ".join(tasks), "seed": seed, "place": place, "task": task}
+        | {"population": 20}
         | {"overlap": "", "by_chance": ""}
         | shares
         | {"0.98": low, "0.99": middle, "0.998": high}
@@ -57,11 +59,14 @@ def test_a_second_task_is_beside_the_same_task_from_scratch(script: ModuleType) 
     assert told["pathnet", "99.8 %"][4] == "1.41 (1.41 to 1.41)"
     # 20 / 40, 100 / 20, 30 / 30, 50 / 60: the fourth root of 25 / 12
     assert told["pathnet", "99.8 %"][5] == "1.20 (1.20 to 1.20)"
+    # 50 / 20, 40 / 40, 25 / 60, 60 / 30: the fourth root of 25 / 12 again
+    assert told["pathnet", "99.8 %"][6] == "1.20 (1.20 to 1.20)"
     # 20 / 40, 100 / 50, 30 / 60, 50 / 25
-    assert told["fixed", "99.8 %"][4:] == ["1.00 (1.00 to 1.00)", ""]
+    assert told["fixed", "99.8 %"][4:] == ["1.00 (1.00 to 1.00)", "", ""]
     assert told["fixed", "99 %"][4] == "2.00 (2.00 to 2.00)"
     assert "speed-up 0.50 (0.50 to 0.50)" in script.table(rows)  # 4+5 after 6+7, by PathNet
     assert "share 0.50 of their modules, by chance 0.20" in script.table(rows)
+    assert "Population: 20." in script.table(rows)
 
 
 def test_what_is_not_reached_counts_as_the_limit_and_is_told(script: ModuleType) -> None:
@@ -72,7 +77,7 @@ def test_what_is_not_reached_counts_as_the_limit_and_is_told(script: ModuleType)
     told = cells(script.table(rows))
     assert told["pathnet", "99.8 %"][3] == "0, 4"
     assert told["pathnet", "99.8 %"][4].startswith("0.83 (")  # 250 / ((500 + 100) / 2)
-    assert told["pathnet", "99.8 %"][5] == ""  # the fixed net was not run
+    assert told["pathnet", "99.8 %"][5:] == ["", ""]  # the fixed net was not run
     assert told["pathnet", "99 %"][3] == "0, 0"
 
 
@@ -137,3 +142,31 @@ def test_the_fixed_net_fine_tunes_all_of_it_and_counts_pairs_of_windows(script: 
         learner.end_task()
         moved = [not torch.equal(p, before[n]) for n, p in learner.net.body_parameters().items()]
         assert all(moved)
+
+
+def test_pairs_are_four_and_every_task_is_first_once_and_second_once(script: ModuleType) -> None:
+    assert len({frozenset(pair) for pair in script.PAIRS}) == 4
+    assert sorted(first for first, _ in script.PAIRS) == sorted(script.TASKS)
+    assert sorted(second for _, second in script.PAIRS) == sorted(script.TASKS)
+
+
+def test_it_goes_on_where_it_was_stopped_and_refuses_another_population(
+    script: ModuleType, published: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published.mnist()
+    monkeypatch.setattr(script, "LIMIT", 1)
+
+    def run(population: int) -> str:
+        given = ["binary_mnist.py", str(tmp_path / "out"), "--seeds", "1"]
+        monkeypatch.setattr("sys.argv", [*given, "--population", str(population)])
+        script.main()
+        return (tmp_path / "out/results.csv").read_text()
+
+    whole = run(4)
+    assert len(whole.splitlines()) == 1 + 4 * 2 * 2  # four pairs, two nets, two tasks
+    assert (tmp_path / "out/table.md").read_text().startswith("| net | training accuracy |")
+    (tmp_path / "out/results.csv").write_text("".join(whole.splitlines(keepends=True)[:7]))
+    assert run(4) == whole
+    with pytest.raises(SystemExit, match="is of a population of 4, not 5: give another OUT"):
+        run(5)
+    assert (tmp_path / "out/results.csv").read_text() == whole
