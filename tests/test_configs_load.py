@@ -9,12 +9,15 @@ import pytest
 
 from clrl.envs.sequences import SEQUENCES
 from clrl.method import Method
+from clrl.methods.frozen import Frozen
+from clrl.methods.pathnet import PathNetMethod
+from clrl.methods.progressive import Progressive
 from clrl.run.config import load_config, to_dict, to_yaml
 from clrl.run.train import sequence_of
 from clrl.run.yaml_safe import dump
 from clrl.study.plan import load_study
 
-METHODS = ("finetune", "frozen", "l2", "ewc", "spp")
+METHODS = ("finetune", "frozen", "l2", "ewc", "spp", "progressive")
 ALL = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 STUDIES = [path for path in ALL if path.stem.startswith("transfer_")]
 FILES = [path for path in ALL if path not in STUDIES]
@@ -76,12 +79,21 @@ def test_the_quick3_configurations_differ_in_the_method_alone() -> None:
 
 
 def test_the_arms_of_a_pair_differ_in_the_method_and_the_source_alone() -> None:
+    arms: dict[str, tuple[int, Method]] = {  # tasks, and what learns them
+        "baseline1": (1, Method()),
+        "baseline2": (2, Frozen()),
+        "baseline3": (2, Method()),
+        "baseline4": (1, Progressive(random_first=True)),
+        "progressive": (2, Progressive()),
+        "pathnet": (2, PathNetMethod(modules=3, active=1, population=8, tournament=1)),
+    }
     found = []
-    for arm in ("progressive", "baseline1", "baseline2", "baseline3", "baseline4"):
+    for arm, (n_tasks, method) in arms.items():
         config = load_config(Path(FILES[0]).parent / f"pair_{arm}.yaml")
         assert config.sequence.tasks is not None
         assert config.sequence.tasks[-1] == "Freeway-vflip"
-        assert len(config.sequence.tasks) == (1 if arm in ("baseline1", "baseline4") else 2)
+        assert len(config.sequence.tasks) == n_tasks
+        assert (type(config.method), config.method) == (type(method), method)
         target = replace(config.sequence, tasks=config.sequence.tasks[-1:])
         found.append(replace(config, name="pair", sequence=target, method=Method()))
     assert all(config == found[0] for config in found)

@@ -185,8 +185,8 @@ class Asynchronous:
     same, or what has overwritten it; one genotype alone is played by all).
 
     Games that end at the same step are all taken in before any of their genotypes meets others, and
-    all of these meet rivals as they then are: which worker has a genotype decides nothing. One whose
-    games end earlier in a round meets rivals as they were worth in the round before.
+    all of these meet rivals as they then are: which worker has a genotype decides nothing. One
+    whose games end earlier in a round meets rivals as they were worth in the round before.
     """
 
     def __init__(self, population: Population, episodes: int, n_rivals: int) -> None:

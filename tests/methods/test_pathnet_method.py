@@ -678,7 +678,9 @@ def test_a_configuration_with_them_is_refused(tmp_path):
 def test_more_environments_than_genotypes_are_refused_before_anything_begins():
     learner = PPO(n_envs=9, n_steps=8, batch_size=36)
     spec = NetSpec((2, 12, 12), BODY, SEQUENCE.tasks)
-    with pytest.raises(ClrlError, match=r"agent.n_envs is 9: expected at most 8, .* method.population is 8") as caught:
+    with pytest.raises(
+        ClrlError, match=r"agent.n_envs is 9: expected at most 8, .* method.population is 8"
+    ) as caught:
         learner.setup(PathNetMethod(**SMALL), spec, RunSettings(0, 1, 3, torch.device("cpu")))
     assert caught.value.exit_code == 2
 

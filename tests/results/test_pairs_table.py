@@ -20,6 +20,15 @@ from clrl.types import ClrlError
 
 SOURCE, TARGET = "Freeway", "Freeway-vflip"
 ALONE = ("b1", "b4", "pathnet_alone")
+METHODS: dict[str, dict[str, Any]] = {
+    "b1": {"name": "finetune"},
+    "b2": {"name": "frozen"},
+    "b3": {"name": "finetune"},
+    "b4": {"name": "progressive", "random_first": True},
+    "pnn": {"name": "progressive", "random_first": False},
+    "pathnet_alone": {"name": "pathnet", "modules": 3},
+    "pathnet": {"name": "pathnet", "modules": 3},
+}
 
 
 @pytest.fixture(scope="module")
@@ -64,10 +73,14 @@ def write(
     rows.sort(key=lambda row: row["step"])
     (folder / "evaluations.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     cost = [{"visit": k, "parameters_trained": 1_000 * k} for k in range(1, len(walk) + 1)]
-    (folder / "summary.json").write_text(json.dumps({"cost": {"visits": cost}}))
-    config: dict[str, Any] = {"precision": "bf16", "sequence": {"steps": 1_000}}
-    config |= {"evaluation": {"every": 100, "episodes": 3}, "agent": {"n_envs": 16}}
-    config["net"] = {"body": "pathnet_atari" if "pathnet" in arm else "a3c"}
+    summary = {"cost": {"visits": cost}, "evaluation_rows": len(rows)}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    config: dict[str, Any] = {"precision": "bf16", "method": METHODS[arm]}
+    config["sequence"] = {"steps": 1_000, "pretrained": None}
+    config["evaluation"] = {"every": 100, "episodes": 3}
+    config["agent"] = {"n_envs": 16, "n_steps": 64, "learning_rate": 5e-4}
+    config["protocol"] = {"preset": "classic"}
+    config["net"] = {"body": "pathnet_atari" if "pathnet" in arm else "a3c", "heads": "per_task"}
     for key, value in (settings or {}).items():
         part, _, inner = key.partition(".")
         config[part] = config[part] | {inner: value} if inner else value
@@ -79,7 +92,7 @@ def text_of(table: ModuleType, runs: Path, pair: str = "p1") -> str:
 
 
 def arm(text: str, name: str) -> list[str]:
-    """Return an arm's seeds, learned, last scores, areas, source's last scores and weights."""
+    """Return an arm's seeds, learned, last scores, areas, sources' last, learned, and weights."""
     (line,) = re.findall(rf"^\|[^|]*\| {name} \| (\d.*) \|$", text.partition("\n\n")[0], re.M)
     return [cell.strip() for cell in line.split("|")]
 
@@ -192,8 +205,8 @@ def test_pathnet_stands_beside_its_own_control_from_scratch_and_fine_tuning(tabl
     assert score.split()[0] == f"{100 * (5.5 + 8 + 0) / (9 + 9 + 9):.0f}"
     assert speeds == "0.50, faster, slower"  # to 8 still, which 12 is above at 100
     assert "PathNet less 3 fine-tuned: " in text
-    assert "PathNet's body is pathnet_atari, the other arms' a3c" in text
-    assert "It learned in 8 environments, they in 16." in text
+    assert "PathNet's body is pathnet_atari, the other arms' a3c: beside those it is not" in text
+    assert "PathNet's number of environments is 8, the other arms' 16" in text
 
 
 def test_an_area_is_over_what_every_curve_covers(table, tmp_path):
@@ -276,8 +289,17 @@ def test_sources_and_weights_are_told_by_arm(table, tmp_path):
         write(tmp_path, "b1", seed, 0.0, 10.0)
         write(tmp_path, "pnn", seed, 0.0, 10.0)
     text = text_of(table, tmp_path)
-    assert arm(text, "two columns")[4:] == ["901, 901", "2,000"]
-    assert arm(text, "1 from scratch")[4:] == ["", "1,000"]
+    assert arm(text, "two columns")[4:] == ["901, 901", "2 of 2", "2,000"]
+    assert arm(text, "1 from scratch")[4:] == ["", "", "1,000"]
+
+
+def test_a_source_is_learned_from_half_of_the_way_to_the_best_run_on(table, tmp_path):
+    for seed, last in enumerate(["901.0", "451.0", "450.0", "0.0"]):
+        write(tmp_path, "pnn", seed, 0.0, 10.0)
+        file = tmp_path / f"p1_pnn/seed{seed}/evaluations.jsonl"
+        file.write_text(file.read_text().replace('"return": 901.0', f'"return": {last}'))
+    write(tmp_path, "b1", 0, 0.0, 10.0)
+    assert arm(text_of(table, tmp_path), "two columns")[4:6] == ["901, 451, 450, 0", "2 of 4"]
 
 
 @pytest.mark.parametrize(
@@ -288,6 +310,10 @@ def test_sources_and_weights_are_told_by_arm(table, tmp_path):
         ("evaluation.every", 50),
         ("evaluation.episodes", 5),
         ("agent.n_envs", 8),
+        ("agent.learning_rate", 1.0),
+        ("protocol.preset", "machado"),
+        ("net.heads", "shared"),
+        ("net.body", "nature"),
     ],
 )
 def test_runs_of_a_pair_that_were_made_otherwise_are_refused(table, tmp_path, key, value):
@@ -298,11 +324,55 @@ def test_runs_of_a_pair_that_were_made_otherwise_are_refused(table, tmp_path, ke
         table.runs_of(tmp_path, "p1")
 
 
+@pytest.mark.parametrize(
+    ("arms", "key", "value"),
+    [
+        (("pathnet_alone", "pathnet"), "method.modules", 10),
+        (("pathnet_alone", "pathnet"), "net.body", "a3c"),
+        (("b3", "pnn"), "sequence.pretrained", "runs/source"),
+    ],
+)
+def test_what_some_arms_alone_must_agree_in(table, tmp_path, arms, key, value):
+    for arm in ("b1", arms[0]):
+        write(tmp_path, arm, 0, 0.0, 10.0)
+    write(tmp_path, arms[1], 0, 0.0, 10.0, settings={key: value})
+    told = rf"p1_{arms[1]}/seed0 has {key} {value}, .*p1_{arms[0]}/seed0 "
+    with pytest.raises(ClrlError, match=told):
+        table.runs_of(tmp_path, "p1")
+
+
+@pytest.mark.parametrize(
+    ("folder", "arm"), [("b2", "b3"), ("b3", "b2"), ("b4", "b1"), ("b1", "b4")]
+)
+def test_an_arm_is_what_its_method_says_and_not_its_folder(table, tmp_path, folder, arm):
+    write(tmp_path, arm, 0, 0.0, 10.0, name=f"p1_{folder}")
+    with pytest.raises(ClrlError, match=rf"p1_{folder}/seed0 has the method .*: expected "):
+        table.runs_of(tmp_path, "p1")
+
+
+def test_a_run_that_has_lost_records_is_refused(table, tmp_path):
+    write(tmp_path, "b1", 0, 0.0, 5.0, 10.0)
+    file = tmp_path / "p1_b1/seed0/evaluations.jsonl"
+    rows = [line for line in file.read_text().splitlines() if '"return": 5.0' not in line]
+    file.write_text("\n".join(rows) + "\n")
+    with pytest.raises(ClrlError, match="p1_b1/seed0 has lost 1 records of evaluations"):
+        table.runs_of(tmp_path, "p1")
+
+
+def test_curves_of_other_lengths_are_drawn_their_mean_where_all_have_a_point(table, tmp_path):
+    write(tmp_path, "b1", 0, 0.0, 10.0, 20.0)
+    write(tmp_path, "b1", 1, 0.0, 30.0)
+    (axes,) = table.drawn({"p1": table.runs_of(tmp_path, "p1")}).axes
+    mean = axes.lines[-1]
+    assert list(zip(*mean.get_data(), strict=True)) == [(0.0, 0.0), (0.1, 20.0)]
+
+
 def test_a_run_that_was_evaluated_once_has_no_area(table, tmp_path):
     write(tmp_path, "pnn", 0, 0.0, 10.0)
     file = tmp_path / "p1_pnn/seed0/evaluations.jsonl"
     rows = [line for line in file.read_text().splitlines() if '"return": 0.0' not in line]
     file.write_text("\n".join(rows) + "\n")
+    (file.parent / "summary.json").write_text("{}")  # of an older version
     with pytest.raises(ClrlError, match="no two evaluations of Freeway-vflip in a row"):
         text_of(table, tmp_path)
 

@@ -2,19 +2,15 @@
 
     python configs/results/pairs/table.py RUNS OUT [PAIR_ARM=FOLDER...]
 
-RUNS holds folders `<pair>_<arm>/seed<k>`: pairs as in `PAIRS`, arms as in `ARMS` (configs
-`pair_<arm>.yaml` with another `sequence.tasks`). FOLDER stands in for one of them: runs of a longer
-sequence are runs of a pair too, by the first visit to the target after the source. Writes
-OUT/table.md, OUT/results.csv and OUT/curves.svg.
+RUNS holds folders `<pair>_<arm>/seed<k>`, as `make_runs.py` makes them: pairs as in `PAIRS`, arms
+as in `ARMS`. FOLDER stands in for one of them: runs of a longer sequence are runs of a pair too, by
+the first visit to the target after the source. Writes OUT/table.md, results.csv and curves.svg.
 
-Learned: the target's last score is at least half of the way from random play (the shipped table's)
-to the best last score of any seed from scratch (`SCRATCH`, either net's; one line for all arms of a
-pair). A game like Freeway is learned or stays at 0, so any line between does; in the middle, games
-evaluated by chance are least likely to cross it. Arms with transfer have no part in it.
-
-Arms of a pair must agree in `SAME`, PathNet's with each other in `BY_NET` and all others too; their
-seeds may differ: what is compared is of the seeds that both have. Areas are mean heights over the
-steps of the target's visit that every curve covers.
+The method of an arm must be that of `METHODS`, whatever its folder is called. Arms of a pair must
+agree in `SAME`, PathNet's with each other in `BY_NET` and in its own settings, all others in
+`BY_NET` too, and those that can share a source in which one. Their seeds may differ: what is
+compared is of the seeds that both have. Areas are mean heights over the steps of the target's visit
+that every curve covers.
 
 Transfer score: the mean area of an arm's seeds over that of its control's, times 100 (Rusu et al.
 2016), of scores as they are and above random play. Forward transfer: Continual World's, on
@@ -40,6 +36,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
+from make_runs import ALONE, SHARING  # beside this file
+from make_runs import PAIRS as PLANNED
 from matplotlib.figure import Figure
 
 from clrl.envs.scores import normalise_task
@@ -54,11 +52,7 @@ from clrl.study.paths import WHOLE, load_paths
 from clrl.study.ratios import interval_of_ratios, is_unsteady, ratio_of_means
 from clrl.study.statistics import ENOUGH_RUNS, TOO_NARROW, paired_differences, t_interval
 
-PAIRS = {
-    "p1": ("Freeway", "Freeway-vflip"),
-    "p2": ("CrazyClimber", "CrazyClimber-vflip"),
-    "p3": ("CrazyClimber", "KungFuMaster"),
-}
+PAIRS = {pair: (source, target) for pair, (source, target, _) in PLANNED.items()}
 ARMS = {
     "b1": ("1 from scratch", "#000000", "-"),
     "b2": ("2 new head only", "#CC79A7", ":"),
@@ -68,9 +62,17 @@ ARMS = {
     "pathnet_alone": ("PathNet from scratch", "#666666", "-"),
     "pathnet": ("PathNet", "#009E73", "-"),
 }
-ALONE = ("b1", "b4", "pathnet_alone")  # learn the target first
+METHODS: dict[str, dict[str, Any]] = {
+    "b1": {"name": "finetune"},
+    "b2": {"name": "frozen"},
+    "b3": {"name": "finetune"},
+    "b4": {"name": "progressive", "random_first": True},
+    "pnn": {"name": "progressive", "random_first": False},
+    "pathnet_alone": {"name": "pathnet"},
+    "pathnet": {"name": "pathnet"},
+}
 SCRATCH = ("b1", "pathnet_alone")
-PATHNET = ("pathnet_alone", "pathnet")  # another net than the others'
+PATHNET = ("pathnet_alone", "pathnet")  # it may have another net than the others
 COMPARED = [  # an arm, its control, and from which runs the criterion of speed is
     ("b2", "b1", "b1"),
     ("b3", "b1", "b1"),
@@ -85,8 +87,8 @@ DIFFERENCES += [("pathnet", other) for other in ("pathnet_alone", "b1", "b3")]
 SCORES = ("transfer score", "above random", "forward transfer", "relative speed", "by area")
 
 SAME = ("precision", "sequence.steps", "evaluation.every", "evaluation.episodes")
-SAME += ("evaluation.policy",)
-BY_NET = ("agent.n_envs", "net.body")
+SAME += ("evaluation.policy", "agent", "protocol", "net.heads")  # a section: all of it,
+BY_NET = ("agent.n_envs", "agent.n_steps", "net.body")  # but for these
 NEAR_ZERO = 0.1  # of the largest seed's: what is less may not be divided by alone
 
 
@@ -100,7 +102,7 @@ class Run(NamedTuple):
         source_place: the source's in the walk; None where it was not learned.
         source_last: its score after its visit.
         trained: weights trained in the target's visit; None where not recorded.
-        settings: of `SAME` and `BY_NET`, those that the configuration has.
+        settings: what the run must agree in with others, and with whom: (key, group) to value.
     """
 
     folder: Path
@@ -109,7 +111,7 @@ class Run(NamedTuple):
     source_place: int | None
     source_last: float | None
     trained: int | None
-    settings: dict[str, Any]
+    settings: dict[tuple[str, str], Any]
 
     @property
     def last(self) -> float:
@@ -178,27 +180,29 @@ def runs_of(runs: Path, pair: str, instead: Mapping[str, Path] | None = None) ->
 def run_of(folder: Path, pair: str, arm: str) -> Run:
     source, target = PAIRS[pair]
     config = yaml.safe_load(RunFolder.open(folder).config.read_text())
-    flat = {
-        f"{a}.{b}": x
-        for a, part in config.items()
-        if isinstance(part, dict)
-        for b, x in part.items()
-    }
+    wanted = METHODS[arm]
+    if (method := {key: config["method"].get(key) for key in wanted}) != wanted:
+        raise ClrlError(f"{folder} has the method {method}: expected {wanted}", 2)
+    summary = json.loads((folder / "summary.json").read_text())
     rows, _ = read_records(folder / "evaluations.jsonl")
+    if (lost := summary.get("evaluation_rows", len(rows)) - len(rows)) > 0:
+        raise ClrlError(f"{folder} has lost {lost} records of evaluations: make it anew", 2)
     ends = {row["visit"]: row["task_trained"] for row in rows if row["phase"] == "end"}
     walk = [ends.get(visit, "?") for visit in range(1, max(ends, default=0) + 1)]
     source_place = walk.index(source) if arm not in ALONE and source in walk else None
     after = 0 if source_place is None else source_place + 1
     fits = walk[:1] == [target] if arm in ALONE else source_place is not None
     if not fits or target not in walk[after:]:
-        wanted = f"{target} first" if arm in ALONE else f"{source}, later {target}"
-        raise ClrlError(f"{folder} learned {', '.join(walk) or 'nothing'}: expected {wanted}", 2)
+        order = f"{target} first" if arm in ALONE else f"{source}, later {target}"
+        raise ClrlError(f"{folder} learned {', '.join(walk) or 'nothing'}: expected {order}", 2)
     visit = walk.index(target, after) + 1
     source_last = None
     if source_place is not None:
         source_last = score_matrix(rows, [source])[source_place + 1][0]  # row 0 is before any
-    cost = json.loads((folder / "summary.json").read_text()).get("cost", {})
-    weights = {one["visit"]: one.get("parameters_trained") for one in cost.get("visits", [])}
+    weights = {
+        one["visit"]: one.get("parameters_trained")
+        for one in summary.get("cost", {}).get("visits", [])
+    }
     return Run(
         folder,
         visit_curve(rows, target, visit),
@@ -206,20 +210,40 @@ def run_of(folder: Path, pair: str, arm: str) -> Run:
         source_place,
         source_last,
         weights.get(visit),
-        {key: x for key, x in (config | flat).items() if key in SAME + BY_NET},
+        settings_of(config, arm),
     )
 
 
+def settings_of(config: dict[str, Any], arm: str) -> dict[tuple[str, str], Any]:
+    """Return what a run of the arm must agree in with others, and with which."""
+    inner = {
+        f"{section}.{key}": value
+        for section, part in config.items()
+        if isinstance(part, dict)
+        for key, value in part.items()
+    }
+    net = "PathNet" if arm in PATHNET else "the others"
+    found = {}
+    for key, value in (config | inner).items():
+        section = key.partition(".")[0]
+        if key in BY_NET or (section == "method" and key != section and arm in PATHNET):
+            found[key, net] = value
+        elif not isinstance(value, dict) and (key in SAME or section in SAME):
+            found[key, "all"] = value
+        elif key == "sequence.pretrained" and arm in SHARING:
+            found[key, "those that share a source"] = value
+    return found
+
+
 def require_agreement(arms: Arms) -> None:
-    first: dict[tuple[str, bool], tuple[Run, Any]] = {}
-    for arm, runs in arms.items():
+    first: dict[tuple[str, str], tuple[Run, Any]] = {}
+    for runs in arms.values():
         for run in runs.values():
-            for key, value in run.settings.items():
-                net = key in BY_NET and arm in PATHNET
-                other, expected = first.setdefault((key, net), (run, value))
+            for place, value in run.settings.items():
+                other, expected = first.setdefault(place, (run, value))
                 if value != expected:
                     raise ClrlError(
-                        f"{run.folder} has {key} {value}, {other.folder} {expected}: expected "
+                        f"{run.folder} has {place[0]} {value}, {other.folder} {expected}: expected "
                         "runs of a pair to agree in it; make one of them anew",
                         2,
                     )
@@ -254,8 +278,12 @@ def areas(arms: Arms, target: str | None = None) -> dict[str, dict[int, float]]:
 
 def line_of(arms: Arms, target: str) -> float | None:
     """Return from which last score on the target is learned; None if no seed from scratch did."""
-    at_0, at_1 = normalise_task(target, 0.0), normalise_task(target, 1.0)
-    last = [run.last for arm in SCRATCH for run in arms.get(arm, {}).values()]
+    return halfway_up(target, [run.last for arm in SCRATCH for run in arms.get(arm, {}).values()])
+
+
+def halfway_up(game: str, last: Sequence[float]) -> float | None:
+    """Return what is half of the way from random play to the best; None if none is above it."""
+    at_0, at_1 = normalise_task(game, 0.0), normalise_task(game, 1.0)
     if at_0 is None or at_1 is None or not last:
         return None
     random = at_0 / (at_0 - at_1)  # the scale is linear
@@ -301,20 +329,25 @@ def table(found: dict[str, Arms]) -> str:
 
 def learned(found: dict[str, Arms]) -> list[str]:
     columns = ["pair", "arm", "seeds", "learned", "last score, each seed", "area, each seed"]
-    columns += ["the source's last score", "weights trained"]
+    columns += ["the source's last score", "source learned", "weights trained"]
     lines = [row(columns), "|" + "---|" * len(columns)]
     for pair, arms in found.items():
         of_arm, line = areas(arms), line_of(arms, PAIRS[pair][1])
+        known = [run.source_last for runs in arms.values() for run in runs.values()]
+        source_line = halfway_up(PAIRS[pair][0], [last for last in known if last is not None])
         for arm, runs in arms.items():
             each = list(runs.values())
             k = "-" if line is None else sum(run.last >= line for run in each)
             sources = [run.source_last for run in each if run.source_last is not None]
+            able = sum(source_line is not None and last >= source_line for last in sources)
             trained = dict.fromkeys(run.trained for run in each if run.trained is not None)
             cells = [title(pair) if arm == next(iter(arms)) else "", ARMS[arm][0]]
             cells += [", ".join(map(str, runs)), f"{k} of {len(each)}"]
             cells += [", ".join(points(run.last) for run in each)]
             cells += [", ".join(amount(area) for area in of_arm[arm].values())]
-            cells += [", ".join(map(points, sources)), ", ".join(f"{n:,}" for n in trained)]
+            cells += [", ".join(map(points, sources))]
+            cells += [f"{able} of {len(sources)}" if sources else ""]
+            cells += [", ".join(f"{n:,}" for n in trained)]
             lines.append(row(cells))
     told = [
         f"{title(pair)}: no line, as none from scratch is above random play"
@@ -324,9 +357,10 @@ def learned(found: dict[str, Arms]) -> list[str]:
     ]
     lines += [
         "",
-        "Learned: the last score is at least half of the way from random play to the best ",
+        "Learned: the last score is at least half of the way from random play to the best last "
+        f"score of any seed from scratch ({'; '.join(told)}); of a source, to the best of all that "
+        "learned it. Where a source was not learned, there is nothing to carry over.",
     ]
-    lines[-1] += f"last score of any seed from scratch ({'; '.join(told)})."
     return lines
 
 
@@ -361,15 +395,17 @@ def notes(found: dict[str, Arms]) -> list[str]:
     for pair, arms in found.items():
         ours, others = ([x for x in arms if (x in PATHNET) == own] for own in (True, False))
         if ours and others:
-            of_both = [next(iter(arms[group[0]].values())).settings for group in (ours, others)]
-            environments, bodies = ([s.get(key, "?") for s in of_both] for key in BY_NET)
-            told.append(
-                f"- {title(pair)}: nets differ. PathNet's body is {bodies[0]}, the other arms' "
-                f"{bodies[1]}: beside those it is net and method together that differ."
-            )
-            if environments[0] != environments[1]:
-                told[-1] += f" It learned in {environments[0]} environments, they in "
-                told[-1] += f"{environments[1]}."
+            both = [next(iter(arms[group[0]].values())).settings for group in (ours, others)]
+            for key, what in ((BY_NET[-1], "body"), (BY_NET[0], "number of environments")):
+                values = [
+                    settings.get((key, net), "?")
+                    for settings, net in zip(both, ("PathNet", "the others"), strict=True)
+                ]
+                if values[0] != values[1]:
+                    told.append(
+                        f"- {title(pair)}: PathNet's {what} is {values[0]}, the other arms' "
+                        f"{values[1]}: beside those it is not the method alone that differs."
+                    )
         for arm, runs in arms.items():
             walks = dict.fromkeys(run.walk for run in runs.values())
             told += [
@@ -416,14 +452,20 @@ def overlaps(found: dict[str, Arms]) -> str:
     """Return how much of their modules PathNet's two paths share, by pair, and by chance."""
     lines = []
     for pair, arms in found.items():
-        shared, chance = [], []
+        shared, chance, always_on = list[str](), list[str](), False
         for run in arms.get("pathnet", {}).values():
-            paths, a, b = load_paths(run.folder), run.source_place, len(run.walk) - 1
+            paths, a = load_paths(run.folder), run.source_place
             assert a is not None
+            if len(set(run.walk)) < len(run.walk):  # a path is of a task's first visit alone
+                raise ClrlError(f"{run.folder} visits a task twice: its paths are not compared", 2)
+            b = len(run.walk) - 1
+            always_on |= paths.always_on
             shared.append(f"{paths.overlap()[WHOLE][a][b]:.2f}")
             chance.append(f"{paths.overlap_by_chance()[WHOLE][a][b]:.2f}")
         if shared:
             lines.append(f"- {title(pair)}: {', '.join(shared)}; by chance {', '.join(chance)}")
+            if always_on:
+                lines[-1] += " (frozen modules were on, named or not: this does not tell of reuse)"
     if not lines:
         return ""
     head = "Modules that both of PathNet's paths name, of those that either does, each seed:"
@@ -489,9 +531,11 @@ def drawn(found: dict[str, Arms]) -> Figure:
             for line in lines:
                 x, y = [p.step / 1_000 for p in line], [p.score for p in line]
                 axis.plot(x, y, color=color, lw=0.6, alpha=0.5)
-            steps = [p.step / 1_000 for p in lines[0]]
-            mean = np.mean([[p.score for p in line] for line in lines], axis=0)
-            axis.plot(steps, mean, style, color=color, lw=2, label=label)
+            scores = [dict(line) for line in lines]
+            steps = sorted(set.intersection(*map(set, scores)))
+            mean = [np.mean([each[step] for each in scores]) for step in steps]
+            x = [step / 1_000 for step in steps]
+            axis.plot(x, mean, style, color=color, lw=2, label=label)
         axis.set_title(title(pair), fontsize="medium")
         axis.set(xlabel="thousand agent steps", ylabel="score" if axis is panels[0] else "")
         axis.spines[["top", "right"]].set_visible(False)

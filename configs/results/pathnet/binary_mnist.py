@@ -59,10 +59,10 @@ THRESHOLDS = (0.98, 0.99, 0.998)
 WINDOW, GENERATION, LIMIT = 50, 100, 500
 WIDTH, ACTIVE, LAYERS = 20, 3, 3
 INTERVALS = (
-    "Means are over tasks, of each one's mean over seeds; medians over all runs; what is not within "
-    f"{LIMIT} generations counts as {LIMIT}. Speed-ups are ratios of means, their mean over tasks "
-    "geometric. Behind them 95 % percentile bootstrap intervals: 2,000 times seeds drawn anew within "
-    "each task and net, seed 0; all runs share one draw of noise, which they leave out."
+    "Means are over tasks, of each one's mean over seeds; medians over all runs; what is not "
+    f"within {LIMIT} generations counts as {LIMIT}. Speed-ups are ratios of means, their mean over "
+    "tasks geometric. Behind them 95 % percentile bootstrap intervals: 2,000 times seeds drawn "
+    "anew within each task and net, seed 0; all runs share one draw of noise, which they leave out."
 )
 PUBLISHED = (
     "Published means (Fernando et al. 2017): 195 from scratch (of which of the two nets is not "

@@ -1,0 +1,121 @@
+"""Make the runs that `table.py` compares: a source once for each seed, then every arm of each pair.
+
+    python configs/results/pairs/make_runs.py RUNS [KEY=VALUE...] [--pairs p1,p3] [--arms b1,b3,pnn]
+        [--seeds 0,1,2] [--jobs 2]
+
+By `configs/pair_*.yaml`, into `RUNS/<pair>_<arm>/seed<k>`; sources, which are baseline 1 of another
+game, into `RUNS/<pair>_source/seed<k>`: two columns and baselines 2 and 3 of a seed go on from it.
+PathNet learns the source by itself. The pair of Freeway has visits of 150,000 steps, as in the
+files; the others, which begin to be learned at once, of 90,000. KEY=VALUE goes to every run. What
+is done is not made again: stopped, the same command goes on. What runs print is in RUNS/*.log.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from clrl.errors import ClrlError
+from clrl.run.config import differences, load_config
+from clrl.run.stop import Stopped, StopSignals
+from clrl.study.processes import Job, in_processes
+
+CONFIGS = Path(__file__).parents[2]
+SHORT = ("sequence.steps=90000", "evaluation.every=18000")
+PAIRS: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "p1": ("Freeway", "Freeway-vflip", ()),
+    "p2": ("CrazyClimber", "CrazyClimber-vflip", SHORT),
+    "p3": ("CrazyClimber", "KungFuMaster", SHORT),
+}
+ARMS = {  # arms of table.py: by which file
+    "b1": "pair_baseline1",
+    "b2": "pair_baseline2",
+    "b3": "pair_baseline3",
+    "b4": "pair_baseline4",
+    "pnn": "pair_progressive",
+    "pathnet_alone": "pair_pathnet",
+    "pathnet": "pair_pathnet",
+}
+ALONE = ("b1", "b4", "pathnet_alone")  # learn the target alone
+SHARING = ("b2", "b3", "pnn")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("runs", type=Path)
+    parser.add_argument("changes", nargs="*", metavar="KEY=VALUE")
+    parser.add_argument("--pairs", default=",".join(PAIRS))
+    parser.add_argument("--arms", default=",".join(ARMS))
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--jobs", type=int, default=1)
+    args = parser.parse_intermixed_args()
+    pairs, arms, seeds = args.pairs.split(","), args.arms.split(","), args.seeds.split(",")
+    for name, known in [*((x, PAIRS) for x in pairs), *((x, ARMS) for x in arms)]:
+        if name not in known:
+            parser.error(f"{name!r}: expected one of {', '.join(known)}")
+    args.runs.mkdir(parents=True, exist_ok=True)
+    plan = [(pair, arm, int(seed)) for seed in seeds for pair in pairs for arm in arms]
+    sources = {
+        job.path: job
+        for pair, arm, seed in plan
+        if arm in SHARING
+        for job in [source_job(args.runs, pair, seed, args.changes)]
+    }
+    failed: list[str] = []
+
+    def ended(job: Job, problem: str) -> None:
+        print(f"{job.title}: {problem or 'done'}", flush=True)
+        if problem:
+            failed.append(job.title)
+
+    with StopSignals() as signals:
+        in_processes(missing(list(sources.values())), args.jobs, signals, ended)
+        if not failed:
+            rest = [arm_job(args.runs, *one, args.changes) for one in plan]
+            in_processes(missing(rest), args.jobs, signals, ended)
+    if failed:
+        raise ClrlError(f"failed: {', '.join(failed)}; see {args.runs}/*.log")
+
+
+def source_job(runs: Path, pair: str, seed: int, changes: list[str]) -> Job:
+    """Return the run that learns a pair's source; pairs that begin alike share it."""
+    source, _, own = PAIRS[pair]
+    first = next(p for p, (game, _, settings) in PAIRS.items() if (game, settings) == (source, own))
+    tasks = f"sequence.tasks=[{source}]"
+    return job_of(runs, f"{first}_source", "pair_baseline1", seed, [tasks, *own, *changes])
+
+
+def arm_job(runs: Path, pair: str, arm: str, seed: int, changes: list[str]) -> Job:
+    source, target, own = PAIRS[pair]
+    tasks = f"sequence.tasks=[{target}]" if arm in ALONE else f"sequence.tasks=[{source}, {target}]"
+    settings = [tasks, *own, *changes]
+    if arm in SHARING:
+        settings.append(f"sequence.pretrained={source_job(runs, pair, seed, changes).path.parent}")
+    return job_of(runs, f"{pair}_{arm}", ARMS[arm], seed, settings)
+
+
+def job_of(runs: Path, name: str, file: str, seed: int, changes: list[str]) -> Job:
+    config = load_config(CONFIGS / f"{file}.yaml", [*changes, f"name={name}", f"seed={seed}"])
+    return Job(f"{name}, seed {seed}", runs / name / f"seed{seed}", config, runs / f"{name}.log")
+
+
+def missing(jobs: list[Job]) -> list[Job]:
+    """Return the jobs that are not done.
+
+    Raises:
+        ClrlError: one was begun with other settings.
+    """
+    for job in jobs:
+        config = job.path / "config.yaml"
+        if config.exists() and (changed := differences(load_config(config), job.config)):
+            raise ClrlError(f"{job.path} was made otherwise ({'; '.join(changed)}): delete it", 2)
+    return [job for job in jobs if not (job.path / "summary.json").exists()]
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ClrlError, Stopped) as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -1,0 +1,88 @@
+"""What runs a comparison of two games is made of; the runs themselves are other tests'."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from clrl.run.config import Config, to_dict, to_yaml
+from clrl.types import ClrlError
+
+
+@pytest.fixture(scope="module")
+def script(load_script) -> ModuleType:
+    return load_script("pairs/make_runs.py")
+
+
+@pytest.fixture
+def made(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What the script, given arguments, would make: by folder, in order, stage by stage."""
+
+    def made(*arguments: str) -> list[dict[str, Config]]:
+        stages: list[dict[str, Config]] = []
+
+        def pretend(jobs, at_a_time, signals, ended):
+            stages.append({str(job.path.relative_to(tmp_path)): job.config for job in jobs})
+            for job in jobs:
+                job.path.mkdir(parents=True)
+                (job.path / "config.yaml").write_text(to_yaml(job.config))
+                (job.path / "summary.json").write_text("{}")
+                ended(job, "")
+
+        monkeypatch.setattr(script, "in_processes", pretend)
+        monkeypatch.setattr(sys, "argv", ["make_runs.py", str(tmp_path), *arguments])
+        script.main()
+        return stages
+
+    return made
+
+
+def test_sources_come_first_and_pairs_that_begin_alike_share_them(made, tmp_path):
+    sources, arms = made("precision=bf16", "--pairs", "p2,p3", "--seeds", "0,3")
+    assert list(sources) == ["p2_source/seed0", "p2_source/seed3"]
+    assert {config.sequence.tasks for config in sources.values()} == {("CrazyClimber",)}
+    assert len(arms) == 2 * 2 * 7
+    for path, config in arms.items():
+        arm, seed = path.partition("_")[2].split("/seed")
+        assert config.seed == int(seed)
+        shared = str(tmp_path / "p2_source") if arm in ("b2", "b3", "pnn") else None
+        assert config.sequence.pretrained == shared
+        target = "KungFuMaster" if path.startswith("p3") else "CrazyClimber-vflip"
+        alone = arm in ("b1", "b4", "pathnet_alone")
+        assert config.sequence.tasks == ((target,) if alone else ("CrazyClimber", target))
+    for config in (*sources.values(), *arms.values()):
+        assert (config.precision, config.sequence.steps) == ("bf16", 90_000)
+
+
+def test_what_is_made_is_what_the_table_takes(made, load_script):
+    table = load_script("pairs/table.py")
+    _, arms = made("--pairs", "p1", "--seeds", "0")
+    assert [path.split("/")[0] for path in arms] == [f"p1_{arm}" for arm in table.ARMS]
+    agreed: dict[Any, Any] = {}
+    for path, config in arms.items():
+        arm = path.split("/")[0].removeprefix("p1_")
+        method = to_dict(config)["method"]
+        assert {key: method[key] for key in table.METHODS[arm]} == table.METHODS[arm]
+        for place, value in table.settings_of(to_dict(config), arm).items():
+            assert agreed.setdefault(place, value) == value, (arm, place)
+    assert agreed["sequence.steps", "all"] == 150_000
+
+
+def test_what_is_done_is_not_made_again_and_other_settings_are_refused(made):
+    made("--pairs", "p1", "--arms", "b1,pnn", "--seeds", "0")
+    sources, arms = made("--pairs", "p1", "--arms", "b1,b3,pnn", "--seeds", "0,1")
+    assert list(sources) == ["p1_source/seed1"]
+    assert list(arms) == ["p1_b3/seed0", "p1_b1/seed1", "p1_b3/seed1", "p1_pnn/seed1"]
+    with pytest.raises(ClrlError, match=r"p1_b1/seed0 was made otherwise .*precision.*: delete it"):
+        made("precision=bf16", "--pairs", "p1", "--arms", "b1", "--seeds", "0")
+
+
+def test_an_unknown_pair_or_arm_is_named(made, capsys):
+    with pytest.raises(SystemExit) as caught:
+        made("--arms", "b9")
+    assert caught.value.code == 2
+    assert "'b9': expected one of b1, b2" in capsys.readouterr().err
