@@ -38,7 +38,7 @@ class Progressive(Method):
     adapter: bool = True
     """Project earlier columns down through V and f; false: the paper's plain U for each of them."""
     scale_init: float = 0.1
-    """What alpha starts from (the paper's 1, 0.1 or 0.01): lower starts nearer to from scratch."""
+    """What adapters' alpha starts from (the paper's 1, 0.1, 0.01): lower is nearer to scratch."""
     lateral_heads: bool = True
     """Lead laterals into the heads too, as the paper does."""
     width: float = 1.0
@@ -53,6 +53,11 @@ class Progressive(Method):
             value = getattr(self, name)
             if not 0 < value < math.inf:
                 raise ValueError(f"{name} is {value}: expected a number above 0")
+        if self.random_first and self.init == "copy":
+            raise ValueError(
+                "init is 'copy', which would start the first task's column from the random one "
+                "that random_first puts before it: expected 'fresh'"
+            )
 
     @property
     def starts_plainly(self) -> bool:
@@ -92,18 +97,18 @@ class Progressive(Method):
 def _check_memory(net: ProgressiveNet, n_columns: int) -> None:
     """Refuse what cannot fit into the machine's memory, by an estimate of what the last task needs.
 
-    Counted are all weights; gradient and Adam's two moments of the last column; and what is kept of
-    `OBSERVATIONS` observations: their contexts, once in a rollout and once in minibatches. A GPU's
-    memory is not looked at.
+    Counted are all weights; gradient and Adam's two moments of the last column; and the contexts of
+    `OBSERVATIONS` observations (a rollout of another size keeps as many times more, or fewer). A
+    GPU's memory is not looked at.
     """
     weights = sum(net.column_size(k) for k in range(n_columns))
-    kept = 2 * OBSERVATIONS * net.context_size(n_columns - 1)
+    kept = OBSERVATIONS * net.context_size(n_columns - 1)
     needed = 4 * (weights + 3 * net.column_size(n_columns - 1) + kept)
     available = _available_memory()
     if available is not None and needed > available:
         raise ClrlError(
-            f"{n_columns} columns need some {needed / 1e9:.1f} GB ({weights / 1e6:.0f} million "
-            f"weights, and {kept / 1e6:.0f} million activations), but {available / 1e9:.1f} GB are "
+            f"{n_columns} columns need some {needed / 1e9:.2f} GB ({weights / 1e6:.0f} million "
+            f"weights, and {kept / 1e6:.0f} million activations), but {available / 1e9:.2f} GB are "
             "available: choose fewer tasks, a smaller net.body or a lower method.width",
             2,
         )
@@ -116,13 +121,18 @@ def _available_memory() -> int | None:
 
 
 def _of_container() -> int | None:
-    """Return what is left of the limit that a container (cgroup 2) sets; None without one."""
+    """Return what is left of the limit that a container (cgroup 2) sets; None without one.
+
+    Files read that nobody uses any more are counted as used there, but give way.
+    """
     try:
         limit = (CONTAINER / "memory.max").read_text().strip()
         used = int((CONTAINER / "memory.current").read_text())
+        lines = (CONTAINER / "memory.stat").read_text().splitlines()
+        gives_way = next((int(x.split()[1]) for x in lines if x.startswith("inactive_file ")), 0)
     except (OSError, ValueError):
         return None
-    return int(limit) - used if limit.isdecimal() else None
+    return int(limit) - used + gives_way if limit.isdecimal() else None
 
 
 def _of_machine() -> int | None:

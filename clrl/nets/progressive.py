@@ -206,14 +206,14 @@ class ProgressiveNet(Net):
         return found
 
     def _mixed(self, x: Tensor, route: Tensor, ids: list[int], context: Tensor | None) -> Output:
-        places, logits, values = [], [], []
+        all_rows, logits, values = [], [], []
         for k in ids:
             rows = (route == k).nonzero().squeeze(-1)
             one = self._of_task(x[rows], k, None if context is None else context[rows])
-            places.append(rows)
+            all_rows.append(rows)
             logits.append(one.logits)
             values.append(one.value)
-        order = torch.cat(places).argsort()
+        order = torch.cat(all_rows).argsort()
         some = [v for v in values if v is not None]
         return Output(torch.cat(logits)[order], torch.cat(some)[order] if some else None)
 
@@ -250,13 +250,13 @@ class ProgressiveNet(Net):
         ids = _distinct(route)
         if len(ids) == 1:
             return self._frozen(x, self._column(ids[0]))
-        places = [(route == k).nonzero().squeeze(-1) for k in ids]
+        all_rows = [(route == k).nonzero().squeeze(-1) for k in ids]
         parts = [
-            self._frozen(x[rows], self._column(k)) for k, rows in zip(ids, places, strict=True)
+            self._frozen(x[rows], self._column(k)) for k, rows in zip(ids, all_rows, strict=True)
         ]
         widest = max(parts, key=lambda part: part.shape[1])
         context = widest.new_zeros((len(x), widest.shape[1]))
-        for rows, part in zip(places, parts, strict=True):
+        for rows, part in zip(all_rows, parts, strict=True):
             context[rows, : part.shape[1]] = part.to(context.dtype)
         return context
 
@@ -286,7 +286,7 @@ class ProgressiveNet(Net):
     @torch.no_grad()
     def _frozen(self, x: Tensor, k: int) -> Tensor:
         """Return (B, D) what k columns make of inputs: each layer once, for all columns above."""
-        if k == 0:
+        if k == 0 or not self._read():
             return torch.empty((len(x), 0), device=x.device)
         if len(x) <= STACKED_ROWS and len(set(self.widths[:k])) == 1:
             stack = self._stacked(k, x)

@@ -14,19 +14,28 @@ from clrl.types import Net
 __all__ = ["multiply_adds", "peak_memory", "sizes"]
 
 
+ROWS = 64  # small batches may take another way, with more work in fewer operations
+
+
 @torch.no_grad()
 def multiply_adds(net: Net, x: Tensor, route: Tensor) -> int:
     """Return the multiply-adds that an answer to one input (1, ...) takes, frozen parts included.
 
-    Convolutions and matrix products are counted (PathNet sums its modules by one), biases are not.
+    Convolutions and matrix products are counted (PathNet sums its modules by one), biases are not;
+    as they are for a larger batch: small ones go through a progressive net's frozen columns at once
+    with zeros for what is not connected.
     """
     with FlopCounterMode(display=False) as counter:
-        net(x, route)
-    return int(counter.get_total_flops()) // 2
+        net(x.expand(ROWS, *x.shape[1:]), route.expand(ROWS))
+    return int(counter.get_total_flops()) // (2 * ROWS)
 
 
 def sizes(net: Net) -> dict[str, float]:
-    """Return numbers of parameters."""
+    """Return numbers of parameters: of all, and of those that are not frozen.
+
+    Heads of other tasks count as trained where the method leaves them open, though no gradient
+    reaches them.
+    """
     parameters = list(net.parameters())
     return {
         "parameters": sum(p.numel() for p in parameters),

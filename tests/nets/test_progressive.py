@@ -156,6 +156,20 @@ def test_column_1_reaches_column_3_through_column_2(name, adapter, rows):
         assert torch.equal(value(), deaf)
 
 
+@pytest.mark.parametrize("rows", [6, 40])
+def test_with_one_layer_and_none_into_heads_there_is_nothing_to_read(rows):
+    spec = NetSpec((6,), (Linear(8),), TASKS[:3])
+    net = ProgressiveNet(spec, ColumnSettings(lateral_heads=False))
+    for task in TASKS[:3]:
+        net.add_task(task)
+        net.train_only(task)
+    x = inputs(net, rows)
+    assert net.context(x, routes(2, rows)).shape == (rows, 0) == (rows, net.context_size(2))
+    layer, heads = net.columns[2].body[0].own, net.columns[2].heads
+    logits = heads.policy.own(layer(x).relu())
+    torch.testing.assert_close(net(x, routes(2, rows)).logits[:, :2], logits)
+
+
 @pytest.mark.parametrize("name", ["maps", "pools", "vectors"])
 def test_with_zero_laterals_a_column_is_a_plain_net(name):
     net = grown(name, 3)

@@ -74,7 +74,14 @@ def test_runs_of_the_same_tasks_have_panels_of_their_own(run: Run, shown):
     names = {"p3_b4": walk.replace("CrazyClimber", "random")}
     names |= {"p3_pnn": walk, "quick3_progressive": walk}
     expected = [f"{n}, 1 of 1 seeds\n{t}: {k}" for n, t in names.items() for k in ("AFS", "APS")]
-    assert titles(shown[0]) == expected
+    assert titles(shown[0]) + titles(shown[1]) == expected
+    assert len(titles(shown[0])) == 4  # a figure a pair
+
+
+def test_hardly_above_random_play_is_not_learned(run: Run, shown):
+    below, above = 250.0 + 2_247.7, 250.0 + 2_248.0  # a tenth of the way to a human is 2,247.8
+    run({"p3_pnn/seed0": below, "p3_pnn/seed1": above})
+    assert all("p3_pnn, 1 of 2 seeds\n" in title for title in titles(shown[0]))
 
 
 def test_a_seed_that_learned_nothing_is_left_out_and_told(run: Run, shown, capsys):

@@ -10,6 +10,7 @@ import torch
 
 from clrl.nets.bodies import body
 from clrl.nets.plain import PlainNet
+from clrl.nets.progressive import ProgressiveNet
 from clrl.run import plasticity as module
 from clrl.run.costs import multiply_adds, peak_memory, sizes
 from clrl.run.plasticity import dormant_share, effective_rank, plasticity
@@ -77,6 +78,19 @@ def test_an_answers_multiply_adds_are_the_closed_form() -> None:
     convolutions = 20 * 20 * 16 * (8 * 8 * 4) + 9 * 9 * 32 * (4 * 4 * 16)
     linear = 2592 * 256 + 256 * (5 + 1)
     assert multiply_adds(net, x, torch.tensor([1])) == convolutions + linear
+
+
+def test_a_later_columns_multiply_adds_leave_out_what_is_not_connected() -> None:
+    tasks = tuple(Task(k, str(k), 4) for k in range(3))
+    net = ProgressiveNet(NetSpec((6,), (Linear(8), Linear(7), Linear(5)), tasks))
+    for task in tasks:
+        net.add_task(task)
+        net.train_only(task)
+    own = 6 * 8 + 8 * 7 + 7 * 5
+    laterals = [sum(k * n * n + n * m for n, m in ((8, 7), (7, 5))) for k in (1, 2)]  # V and U
+    heads = 5 * (4 + 1) + 2 * 5 * 5 + 5 * (4 + 1)  # W, V, U: V serves policy and value
+    found = multiply_adds(net, torch.zeros(1, 6), torch.tensor([2]))
+    assert found == 3 * own + sum(laterals) + heads
 
 
 def test_sizes_tell_what_is_trained() -> None:

@@ -77,6 +77,7 @@ def observation(setting: Setting, net: ProgressiveNet) -> dict[str, float]:
     device = torch.device("cuda" if cuda else "cpu")
     for task in net.spec.tasks:
         net.add_task(task)
+    net.train_only(net.spec.tasks[-1])  # as in a run: those before it are frozen
     net = net.to(device).eval()
     x = torch.randint(0, 256, (N_ENVS, *SHAPE), dtype=torch.uint8, device=device)
     bf16 = best_precision(setting.device) == "bf16"

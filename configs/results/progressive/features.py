@@ -4,13 +4,15 @@
 
 RUN is a run folder of method progressive, `runs/NAME/seedK`: its newest checkpoint plays the task
 (by default the last one begun), and what is found is written to `NAME_TASK_seedK.json` beside this
-file. All such files are then printed as a Markdown table and drawn: `features.svg`, a panel for
-each NAME and TASK, shares being means over seeds. Takes some minutes a run, most of them for APS.
+file. All such files are then printed as a Markdown table and drawn, shares being means over seeds:
+`features_PAIR.svg`, PAIR being what NAME begins with up to a `_`, has a panel for each NAME and
+TASK. Takes some minutes a run, most of them for APS.
 
-A net that plays no better than chance rests on nothing that noise could take from it: its seed is
-left out of the means, and named, with its score, under the table and the figure. What is shown is
-thus of the seeds that learned the task, and on condition of it. A run that cannot be analysed at
-all is told there too. The exit status is 1 only if no run could be.
+A net that plays hardly better than chance rests on little that noise could take from it: a seed
+less than a tenth of the way from random play to a human is left out of the means, and named, with
+its score, under the table and the figure. What is shown is thus of the seeds that learned the task,
+and on condition of it. A run that cannot be analysed at all is told there too. The exit status is 1
+only if no run could be.
 
 Runs of baseline 4 (`pair_baseline4.yaml`) are the control of reuse: their first column is random,
 and what the policy rests on it is what it would take from any features. A source's column is
@@ -26,12 +28,14 @@ from pathlib import Path
 
 import numpy as np
 
+from clrl.envs.scores import normalise_task
 from clrl.errors import ClrlError
 from clrl.study.features import sensitivities
 from clrl.study.figures import save, shares_figure
 from clrl.study.sensitivity import Sensitivities, Shares, load_sensitivities
 
 HERE = Path(__file__).parent
+LEARNED = 0.1  # of the way from random play to a human's score
 
 
 def main() -> None:
@@ -57,13 +61,13 @@ def main() -> None:
     drawn, left_out = panels()
     notes = left_out + failed
     print("".join(f"\n- {note}" for note in notes))
-    if drawn:
-        figure = shares_figure(drawn)
+    for pair in dict.fromkeys(map(pair_of, drawn)):
+        figure = shares_figure({title: x for title, x in drawn.items() if pair_of(title) == pair})
         for axes in figure.axes:
             axes.title.set_fontsize("small")
-        if notes:
-            figure.supxlabel("\n".join(notes), fontsize="x-small")
-        save(figure, HERE / "features.svg")
+        if own := [note for note in notes if pair_of(note) == pair]:
+            figure.supxlabel("\n".join(own), fontsize="x-small")
+        save(figure, HERE / f"features_{pair}.svg")
     if not (learned if given.runs else drawn):
         sys.exit("nothing could be analysed")
 
@@ -83,7 +87,15 @@ def analysed(run: Path, given: argparse.Namespace) -> Sensitivities:
 
 
 def has_learned(found: Sensitivities) -> bool:
-    return found.score > found.random_score
+    ours = normalise_task(found.task, found.score)
+    chance = normalise_task(found.task, found.random_score)
+    if ours is None or chance is None:
+        return found.score > found.random_score
+    return ours - chance >= LEARNED
+
+
+def pair_of(title: str) -> str:
+    return title.partition("_")[0]
 
 
 def panels() -> tuple[dict[str, Shares], list[str]]:
