@@ -46,14 +46,6 @@ class Evolution:
     mean: NDArray[np.float64]
     diversity: NDArray[np.float64]
 
-    def generations_to(self, threshold: float) -> int | None:
-        """Return the number of the first generation whose winner is that fit; None: there is none.
-
-        With 0.998: what Fernando et al. (2017) count for binary MNIST.
-        """
-        reached = np.flatnonzero(self.winner >= threshold)
-        return int(reached[0]) + 1 if len(reached) else None
-
 
 @dataclass(frozen=True, eq=False)
 class Paths:

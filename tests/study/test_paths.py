@@ -119,12 +119,6 @@ def test_frozen_and_reused_shares_by_layer():
     assert always_on.kinds()[2].tolist() == [[2, 2, 2, 1], [2, 0, 0, 2]]
 
 
-def test_generations_to_a_threshold_count_from_one():
-    assert evolution([0.1, 0.998, 1.0]).generations_to(0.998) == 2
-    assert evolution([0.998]).generations_to(0.998) == 1
-    assert evolution([0.1, 0.9]).generations_to(0.998) is None
-
-
 def test_a_run_tells_its_paths(tmp_path):
     run = run_of(tmp_path, cycles=2)  # the second time around evolves nothing
     paths = load_paths(run)

@@ -164,5 +164,5 @@ def _shared(name: str, names: Sequence[str], paths: Paths) -> Table:
             shades.append([None, None, *shares])
     title = f"{name}: modules that both genotypes name over those that either does"
     if paths.always_on:
-        title += "; all frozen ones are on, named or not, so that this does not tell of reuse"
+        title += "; frozen ones are always on, so that this does not tell of reuse"
     return Table(title, ("visits", "layer", "in common", "by chance"), rows, shades)
