@@ -79,13 +79,14 @@ def test_the_quick3_configurations_differ_in_the_method_alone() -> None:
 
 
 def test_the_arms_of_a_pair_differ_in_the_method_and_the_source_alone() -> None:
+    paths = PathNetMethod(modules=3, active=1, population=8, tournament=1, keep_frozen_active=False)
     arms: dict[str, tuple[int, Method]] = {  # tasks, and what learns them
         "baseline1": (1, Method()),
         "baseline2": (2, Frozen()),
         "baseline3": (2, Method()),
         "baseline4": (1, Progressive(random_first=True)),
         "progressive": (2, Progressive()),
-        "pathnet": (2, PathNetMethod(modules=3, active=1, population=8, tournament=1)),
+        "pathnet": (2, paths),
     }
     found = []
     for arm, (n_tasks, method) in arms.items():

@@ -26,7 +26,8 @@ class Population:
         fitness: (P,) what each was worth when last evaluated; NaN: pending, not known yet.
         margins: (P, K) of the last K evaluations, the newest first, by how much they were above the
             mean of all that was known then; NaN: there was none.
-        when: (P,) long, the number of the last one, counted over the population.
+        when: (P,) long, the number of the last one, counted over the population; those that ended
+            together have the same.
     """
 
     _STATE = ("genotypes", "fitness", "margins", "when")
@@ -49,9 +50,10 @@ class Population:
 
     def evaluated(self, found: Sequence[tuple[int, float]]) -> None:
         """Take in what evaluations that ended together have found."""
+        now = self.when.max() + 1
         for own, worth in found:
             self.fitness[own] = worth
-            self.when[own] = self.when.max() + 1
+            self.when[own] = now
         mean = self.fitness.nanmean()
         for own, worth in found:
             self.margins[own] = self.margins[own].roll(1)

@@ -78,6 +78,16 @@ def test_runs_of_the_same_tasks_have_panels_of_their_own(run: Run, shown):
     assert len(titles(shown[0])) == 4  # a figure a pair
 
 
+def test_a_figure_is_named_by_what_its_runs_begin_with(run: Run, script, monkeypatch):
+    names: dict[str, str] = {}
+    monkeypatch.setattr(
+        script, "save", lambda figure, path: names.update({path.name: figure.get_supxlabel()})
+    )
+    run({"pnn/seed0": 4_000.0, "pnn/seed1": 250.0, "p3_pnn/seed0": 4_000.0})
+    left = "pnn_KungFuMaster, seed1: left out: scores 250.0, random play 250.0"
+    assert names == {"features_p3.svg": "", "features_pnn.svg": left}
+
+
 def test_hardly_above_random_play_is_not_learned(run: Run, shown):
     below, above = 250.0 + 2_247.7, 250.0 + 2_248.0  # a tenth of the way to a human is 2,247.8
     run({"p3_pnn/seed0": below, "p3_pnn/seed1": above})

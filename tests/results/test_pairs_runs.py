@@ -81,8 +81,24 @@ def test_what_is_done_is_not_made_again_and_other_settings_are_refused(made):
         made("precision=bf16", "--pairs", "p1", "--arms", "b1", "--seeds", "0")
 
 
-def test_an_unknown_pair_or_arm_is_named(made, capsys):
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--arms", "b9"), "'b9': expected one of b1, b2"),
+        (("--pairs", "p9"), "'p9': expected one of p1, p2, p3"),
+        (("--jobs", "0"), "--jobs is 0: expected 1 or more"),
+        (("--seeds", "0,a"), "--seeds is '0,a': expected numbers"),
+    ],
+)
+def test_what_cannot_be_made_is_named(made, capsys, arguments, told):
     with pytest.raises(SystemExit) as caught:
-        made("--arms", "b9")
+        made(*arguments)
     assert caught.value.code == 2
-    assert "'b9': expected one of b1, b2" in capsys.readouterr().err
+    assert told in capsys.readouterr().err
+
+
+def test_what_is_refused_is_refused_before_a_source_is_learned(made, tmp_path):
+    made("--pairs", "p1", "--arms", "b1", "--seeds", "0")
+    with pytest.raises(ClrlError, match="p1_b1/seed0 was made otherwise"):
+        made("precision=bf16", "--pairs", "p1", "--arms", "b1,pnn", "--seeds", "0")
+    assert not (tmp_path / "p1_source").exists()

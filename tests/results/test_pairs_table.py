@@ -24,8 +24,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "b1": {"name": "finetune"},
     "b2": {"name": "frozen"},
     "b3": {"name": "finetune"},
-    "b4": {"name": "progressive", "random_first": True},
-    "pnn": {"name": "progressive", "random_first": False},
+    "b4": {"name": "progressive", "random_first": True, "width": 1.0},
+    "pnn": {"name": "progressive", "random_first": False, "width": 1.0},
     "pathnet_alone": {"name": "pathnet", "modules": 3},
     "pathnet": {"name": "pathnet", "modules": 3},
 }
@@ -76,7 +76,7 @@ def write(
     summary = {"cost": {"visits": cost}, "evaluation_rows": len(rows)}
     (folder / "summary.json").write_text(json.dumps(summary))
     config: dict[str, Any] = {"precision": "bf16", "method": METHODS[arm]}
-    config["sequence"] = {"steps": 1_000, "pretrained": None}
+    config["sequence"] = {"steps": 1_000}
     config["evaluation"] = {"every": 100, "episodes": 3}
     config["agent"] = {"n_envs": 16, "n_steps": 64, "learning_rate": 5e-4}
     config["protocol"] = {"preset": "classic"}
@@ -205,8 +205,9 @@ def test_pathnet_stands_beside_its_own_control_from_scratch_and_fine_tuning(tabl
     assert score.split()[0] == f"{100 * (5.5 + 8 + 0) / (9 + 9 + 9):.0f}"
     assert speeds == "0.50, faster, slower"  # to 8 still, which 12 is above at 100
     assert "PathNet less 3 fine-tuned: " in text
-    assert "PathNet's body is pathnet_atari, the other arms' a3c: beside those it is not" in text
-    assert "PathNet's number of environments is 8, the other arms' 16" in text
+    assert "PathNet's net.body is pathnet_atari, the other arms' a3c: beside those it is" in text
+    assert "PathNet's agent.n_envs is 8, the other arms' 16" in text
+    assert "agent.n_steps" not in text
 
 
 def test_an_area_is_over_what_every_curve_covers(table, tmp_path):
@@ -284,6 +285,12 @@ def test_a_run_of_another_walk_is_refused(table, tmp_path, arm, walk, wanted):
         table.runs_of(tmp_path, "p1")
 
 
+def test_a_path_is_of_a_tasks_first_visit(table, tmp_path):
+    write(tmp_path, "pathnet", 0, 3.0, 5.0, walk=[TARGET, SOURCE, TARGET], visit=3)
+    with pytest.raises(ClrlError, match="visits Freeway-vflip twice: its path is of the first"):
+        table.runs_of(tmp_path, "p1")
+
+
 def test_sources_and_weights_are_told_by_arm(table, tmp_path):
     for seed in range(2):
         write(tmp_path, "b1", seed, 0.0, 10.0)
@@ -330,6 +337,7 @@ def test_runs_of_a_pair_that_were_made_otherwise_are_refused(table, tmp_path, ke
         (("pathnet_alone", "pathnet"), "method.modules", 10),
         (("pathnet_alone", "pathnet"), "net.body", "a3c"),
         (("b3", "pnn"), "sequence.pretrained", "runs/source"),
+        (("b4", "pnn"), "method.width", 2.0),
     ],
 )
 def test_what_some_arms_alone_must_agree_in(table, tmp_path, arms, key, value):

@@ -1,7 +1,7 @@
 """Make the runs that `table.py` compares: a source once for each seed, then every arm of each pair.
 
-    python configs/results/pairs/make_runs.py RUNS [KEY=VALUE...] [--pairs p1,p3] [--arms b1,b3,pnn]
-        [--seeds 0,1,2] [--jobs 2]
+    python configs/results/pairs/make_runs.py RUNS precision=bf16 threads=1 [KEY=VALUE...]
+        [--pairs p1,p3] [--arms b1,b3,pnn] [--seeds 0,1,2] [--jobs 2]
 
 By `configs/pair_*.yaml`, into `RUNS/<pair>_<arm>/seed<k>`; sources, which are baseline 1 of another
 game, into `RUNS/<pair>_source/seed<k>`: two columns and baselines 2 and 3 of a seed go on from it.
@@ -50,10 +50,15 @@ def main() -> None:
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--jobs", type=int, default=1)
     args = parser.parse_intermixed_args()
+    if args.jobs < 1:
+        parser.error(f"--jobs is {args.jobs}: expected 1 or more")
+    if not all(seed.isdecimal() for seed in args.seeds.split(",")):
+        parser.error(f"--seeds is {args.seeds!r}: expected numbers with commas between them")
     pairs, arms, seeds = args.pairs.split(","), args.arms.split(","), args.seeds.split(",")
     for name, known in [*((x, PAIRS) for x in pairs), *((x, ARMS) for x in arms)]:
         if name not in known:
             parser.error(f"{name!r}: expected one of {', '.join(known)}")
+    args.runs = args.runs.resolve()  # as it stands in configurations
     args.runs.mkdir(parents=True, exist_ok=True)
     plan = [(pair, arm, int(seed)) for seed in seeds for pair in pairs for arm in arms]
     sources = {
@@ -62,6 +67,8 @@ def main() -> None:
         if arm in SHARING
         for job in [source_job(args.runs, pair, seed, args.changes)]
     }
+    rest = [arm_job(args.runs, *one, args.changes) for one in plan]
+    stages = missing(list(sources.values())), missing(rest)
     failed: list[str] = []
 
     def ended(job: Job, problem: str) -> None:
@@ -70,10 +77,9 @@ def main() -> None:
             failed.append(job.title)
 
     with StopSignals() as signals:
-        in_processes(missing(list(sources.values())), args.jobs, signals, ended)
-        if not failed:
-            rest = [arm_job(args.runs, *one, args.changes) for one in plan]
-            in_processes(missing(rest), args.jobs, signals, ended)
+        for stage in stages:
+            if not failed:
+                in_processes(stage, args.jobs, signals, ended)
     if failed:
         raise ClrlError(f"failed: {', '.join(failed)}; see {args.runs}/*.log")
 

@@ -7,8 +7,8 @@ as in `ARMS`. FOLDER stands in for one of them: runs of a longer sequence are ru
 the first visit to the target after the source. Writes OUT/table.md, results.csv and curves.svg.
 
 The method of an arm must be that of `METHODS`, whatever its folder is called. Arms of a pair must
-agree in `SAME`, PathNet's with each other in `BY_NET` and in its own settings, all others in
-`BY_NET` too, and those that can share a source in which one. Their seeds may differ: what is
+agree in `SAME`, PathNet's with each other in `BY_NET`, all others in `BY_NET` too; columns with columns and
+paths with paths (`LIKE`) in what else their method has; those that can share a source in which one. Their seeds may differ: what is
 compared is of the seeds that both have. Areas are mean heights over the steps of the target's visit
 that every curve covers.
 
@@ -86,8 +86,15 @@ DIFFERENCES = [("pnn", other) for other in ("b3", "b4", "b1")]
 DIFFERENCES += [("pathnet", other) for other in ("pathnet_alone", "b1", "b3")]
 SCORES = ("transfer score", "above random", "forward transfer", "relative speed", "by area")
 
+LIKE = {"columns": ("b4", "pnn"), "paths": PATHNET}  # whose method agrees but in `METHODS`
 SAME = ("precision", "sequence.steps", "evaluation.every", "evaluation.episodes")
-SAME += ("evaluation.policy", "agent", "protocol", "net.heads")  # a section: all of it,
+SAME += (
+    "evaluation.policy",
+    "agent",
+    "protocol",
+    "net.heads",
+    "net.hidden",
+)  # a section: all of it,
 BY_NET = ("agent.n_envs", "agent.n_steps", "net.body")  # but for these
 NEAR_ZERO = 0.1  # of the largest seed's: what is less may not be divided by alone
 
@@ -192,6 +199,8 @@ def run_of(folder: Path, pair: str, arm: str) -> Run:
     source_place = walk.index(source) if arm not in ALONE and source in walk else None
     after = 0 if source_place is None else source_place + 1
     fits = walk[:1] == [target] if arm in ALONE else source_place is not None
+    if arm in PATHNET and target in walk[: after - 1]:
+        raise ClrlError(f"{folder} visits {target} twice: its path is of the first visit", 2)
     if not fits or target not in walk[after:]:
         order = f"{target} first" if arm in ALONE else f"{source}, later {target}"
         raise ClrlError(f"{folder} learned {', '.join(walk) or 'nothing'}: expected {order}", 2)
@@ -223,15 +232,19 @@ def settings_of(config: dict[str, Any], arm: str) -> dict[tuple[str, str], Any]:
         for key, value in part.items()
     }
     net = "PathNet" if arm in PATHNET else "the others"
-    found = {}
+    method = next((name for name, arms in LIKE.items() if arm in arms), None)
+    found: dict[tuple[str, str], Any] = {}
     for key, value in (config | inner).items():
         section = key.partition(".")[0]
-        if key in BY_NET or (section == "method" and key != section and arm in PATHNET):
+        if key in BY_NET:
             found[key, net] = value
+        elif section == "method" and key != section and method:
+            if key not in (f"method.{own}" for own in METHODS[arm]):
+                found[key, method] = value
         elif not isinstance(value, dict) and (key in SAME or section in SAME):
             found[key, "all"] = value
-        elif key == "sequence.pretrained" and arm in SHARING:
-            found[key, "those that share a source"] = value
+    if arm in SHARING:  # a configuration leaves out what is null
+        found["sequence.pretrained", "those that share"] = config["sequence"].get("pretrained")
     return found
 
 
@@ -396,14 +409,14 @@ def notes(found: dict[str, Arms]) -> list[str]:
         ours, others = ([x for x in arms if (x in PATHNET) == own] for own in (True, False))
         if ours and others:
             both = [next(iter(arms[group[0]].values())).settings for group in (ours, others)]
-            for key, what in ((BY_NET[-1], "body"), (BY_NET[0], "number of environments")):
+            for key in BY_NET:
                 values = [
                     settings.get((key, net), "?")
                     for settings, net in zip(both, ("PathNet", "the others"), strict=True)
                 ]
                 if values[0] != values[1]:
                     told.append(
-                        f"- {title(pair)}: PathNet's {what} is {values[0]}, the other arms' "
+                        f"- {title(pair)}: PathNet's {key} is {values[0]}, the other arms' "
                         f"{values[1]}: beside those it is not the method alone that differs."
                     )
         for arm, runs in arms.items():
@@ -456,8 +469,6 @@ def overlaps(found: dict[str, Arms]) -> str:
         for run in arms.get("pathnet", {}).values():
             paths, a = load_paths(run.folder), run.source_place
             assert a is not None
-            if len(set(run.walk)) < len(run.walk):  # a path is of a task's first visit alone
-                raise ClrlError(f"{run.folder} visits a task twice: its paths are not compared", 2)
             b = len(run.walk) - 1
             always_on |= paths.always_on
             shared.append(f"{paths.overlap()[WHOLE][a][b]:.2f}")

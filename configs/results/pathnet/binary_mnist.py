@@ -16,7 +16,7 @@ scratch over those of the same task as the second; the mean over pairs is geomet
 The fixed net is a path at its largest: 3 modules of 20 units in each of 3 layers, summed as in
 PathNet but for the last, which is averaged, a head a task. It trains all its modules in every
 batch; of PathNet's ten, one is in about a quarter of them. So each is beside its own start from
-scratch, and PathNet's second task beside the fixed net's from scratch too.
+scratch; PathNet's second task beside the fixed net's first and second too: scratch, fine-tuning.
 
 SGD with rate 0.05 (of the ports; the paper's is said to be 0.0001, with which none arrives), salt
 and pepper on half of the pixels, 10 modules, 3 of them in a path. Noise is fixed for each picture
@@ -177,7 +177,7 @@ def main() -> None:
     if path.exists():
         with path.open(newline="") as file:
             rows = list(csv.DictReader(file))
-        if others := {row["population"] for row in rows} - {str(args.population)}:
+        if others := {row.get("population", "unknown") for row in rows} - {str(args.population)}:
             sys.exit(
                 f"{path} is of a population of {', '.join(sorted(others))}, not {args.population}: "
                 "give another OUT"

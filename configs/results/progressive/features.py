@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
 import sys
 from pathlib import Path
 
@@ -95,7 +96,8 @@ def has_learned(found: Sensitivities) -> bool:
 
 
 def pair_of(title: str) -> str:
-    return title.partition("_")[0]
+    """Return what a name begins with, up to a `_`, out of a title or note that begins with it."""
+    return re.split("[_,]", title, maxsplit=1)[0]
 
 
 def panels() -> tuple[dict[str, Shares], list[str]]:
