@@ -6,11 +6,16 @@ RUNS holds folders `<pair>_<arm>/seed<k>`, as `make_runs.py` makes them: pairs a
 as in `ARMS`. FOLDER stands in for one of them: runs of a longer sequence are runs of a pair too, by
 the first visit to the target after the source. Writes OUT/table.md, results.csv and curves.svg.
 
+Learned: the target's last score is at least half of the way from random play (the shipped table's)
+to the best last score of any seed from scratch (`SCRATCH`, either net's; one line for all arms of a
+pair). A game like Freeway is learned or stays at 0, so any line between does; in the middle, games
+evaluated by chance are least likely to cross it. Arms with transfer have no part in it.
+
 The method of an arm must be that of `METHODS`, whatever its folder is called. Arms of a pair must
-agree in `SAME`, PathNet's with each other in `BY_NET`, all others in `BY_NET` too; columns with columns and
-paths with paths (`LIKE`) in what else their method has; those that can share a source in which one. Their seeds may differ: what is
-compared is of the seeds that both have. Areas are mean heights over the steps of the target's visit
-that every curve covers.
+agree in `SAME`, PathNet's with each other in `BY_NET`, all others in `BY_NET` too; columns with
+columns and paths with paths (`LIKE`) in what else their method has; those that can share a source
+in which one. Their seeds may differ: what is compared is of the seeds that both have. Areas are
+mean heights over the steps of the target's visit that every curve covers.
 
 Transfer score: the mean area of an arm's seeds over that of its control's, times 100 (Rusu et al.
 2016), of scores as they are and above random play. Forward transfer: Continual World's, on
@@ -199,7 +204,7 @@ def run_of(folder: Path, pair: str, arm: str) -> Run:
     source_place = walk.index(source) if arm not in ALONE and source in walk else None
     after = 0 if source_place is None else source_place + 1
     fits = walk[:1] == [target] if arm in ALONE else source_place is not None
-    if arm in PATHNET and target in walk[: after - 1]:
+    if arm in PATHNET and source_place and target in walk[:source_place]:
         raise ClrlError(f"{folder} visits {target} twice: its path is of the first visit", 2)
     if not fits or target not in walk[after:]:
         order = f"{target} first" if arm in ALONE else f"{source}, later {target}"
