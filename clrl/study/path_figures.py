@@ -33,7 +33,7 @@ ALWAYS_ON = "frozen, always on"  # the name of `reused` where there is no choice
 def paths_figure(paths: Paths) -> Figure:
     """Draw each visit's path through the modules, a row a layer, the input at the bottom."""
     n_layers, n_modules = paths.active.shape[1:]
-    size = {"width": 0.9 + 0.24 * n_modules, "height": 1.2 + 0.34 * n_layers}
+    size = {"width": max(2.6, 0.9 + 0.24 * n_modules), "height": 1.2 + 0.34 * n_layers}
     figure, panels = side_by_side(len(paths.visits), **size, share=True)
     names = [ALWAYS_ON if k == 2 and paths.always_on else kind[0] for k, kind in enumerate(KINDS)]
     for axes, name, kinds in zip(panels, paths.visits, paths.kinds(), strict=True):
