@@ -74,6 +74,7 @@ def train(
     ] = False,
 ) -> None:
     """Train on a sequence of games and evaluate on all of them; prints the run folder last."""
+    from clrl.errors import ClrlError
     from clrl.run.assemble import sequence_of
     from clrl.run.config import load_config, to_yaml
     from clrl.run.train import prepare
@@ -81,7 +82,12 @@ def train(
 
     resolved = load_config(config, overrides or [])
     if dry_run:
-        prepare(resolved, sequence_of(resolved))
+        try:
+            prepare(resolved, sequence_of(resolved))
+        except ClrlError as error:
+            if error.exit_code == 3:  # it can be read before its data are here
+                print(to_yaml(resolved), end="", flush=True)
+            raise
         print(to_yaml(resolved), end="")
         return
     print(run_it(resolved, runs), flush=True)

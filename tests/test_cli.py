@@ -146,6 +146,17 @@ def test_a_dry_run_prints_the_resolved_configuration_and_makes_nothing(
     assert not fake_train and not list(tmp_path.iterdir())
 
 
+def test_a_dry_run_shows_the_configuration_of_data_that_are_not_here_yet(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLRL_DATA", str(tmp_path / "nothing"))
+    code, out, err = run("train", str(CONFIGS / "split_mnist.yaml"), "seed=3", "--dry-run")
+    assert yaml.safe_load(out)["seed"] == 3
+    assert code == 3 and "clrl fetch mnist" in err
+    code, out, err = run("train", SMOKE, "seed=-1", "--dry-run")
+    assert (code, out) == (2, "") and "seed is -1" in err
+
+
 def test_resume_passes_the_folder_on(run: Run, fake_train: dict[str, Any], tmp_path: Path) -> None:
     code, out, _ = run("resume", str(tmp_path))
     assert (code, out) == (0, f"{tmp_path}\n")

@@ -10,6 +10,7 @@ OUT/robustness.svg.
 
 from __future__ import annotations
 
+import argparse
 import csv
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from matplotlib.figure import Figure
 from sweep import HELD_OUT, TUNING_SEED, summary_of
 
 from clrl.errors import ClrlError
+from clrl.run.stop import Stopped
 from clrl.study.figures import save
 
 METHODS = {"ewc": ("EWC", "#0072B2"), "mas": ("MAS", "#009E73"), "spp": ("SPP", "#D55E00")}
@@ -26,9 +28,14 @@ FORMS = {"loss": "-", "decoupled": "--"}
 
 
 def main() -> None:
-    config, runs, out, *changes = sys.argv[1:]
-    Path(out).mkdir(parents=True, exist_ok=True)
-    prefix = f"{Path(config).stem}-task"
+    parser = argparse.ArgumentParser()
+    parser.add_argument("config", type=Path)
+    parser.add_argument("runs", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("changes", nargs="*", metavar="KEY=VALUE")
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    prefix = f"{args.config.stem}-task"
     common = ["sequence.scenario=task", "net.heads=per_task", f"sequence.held_out={HELD_OUT}"]
     rows = []
     for method in METHODS:
@@ -39,9 +46,9 @@ def main() -> None:
                 if form == "decoupled":
                     name = f"{prefix}-{method}-{strength:g}-decoupled"
                     chosen = f"method={{name: {method}, strength: {strength}, form: decoupled}}"
-                wanted = [*common, chosen, *changes]
+                wanted = [*common, chosen, *args.changes]
                 try:
-                    summary = summary_of(Path(config), Path(runs), name, TUNING_SEED, wanted)
+                    summary = summary_of(args.config, args.runs, name, TUNING_SEED, wanted)
                     metrics = summary["metrics"]
                     accuracy, transfer = (
                         metrics["average_performance"],
@@ -61,11 +68,11 @@ def main() -> None:
                         "backward_transfer": transfer,
                     }
                 )
-    with Path(out, "robustness.csv").open("w", newline="") as file:
+    with (args.out / "robustness.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
-    save(drawn(rows), Path(out, "robustness.svg"))
+    save(drawn(rows), args.out / "robustness.svg")
 
 
 def drawn(rows: list[dict]) -> Figure:
@@ -88,4 +95,8 @@ def drawn(rows: list[dict]) -> Figure:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (ClrlError, Stopped) as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -3,13 +3,14 @@
     python configs/results/images/sweep.py configs/split_mnist.yaml RUNS OUT [KEY=VALUE...]
         [--methods ewc,si] [--seeds 0,1,2,3,4] [--scenario domain] [--trials 3]
         [--strengths ewc=0.003,0.01,0.03 spp=0.003,0.01,0.03]
-        [--settings 'ewc=normalise: false, n_samples: 5000'] [--rates 0.0005,0.001]
+        [--settings 'ewc=normalise: false, n_samples: 5000'] [--rates 0.0005,0.001 ewc=0.001]
 
 Every method gets the same net, heads, budget and number of trials (`STRENGTHS`, five each, or every
-other one, or those given; each with every learning rate given), with seed 100 and a tenth of the
-training set held out and evaluated in place of the test set; the best average accuracy wins.
-Finished runs are not made again, so it can be stopped and started. Writes OUT/trials.csv,
-OUT/results.csv and OUT/table.md.
+other one, or those given; each with every learning rate given, for all methods or for one), with
+seed 100 and a tenth of the training set held out and evaluated in place of the test set; the best
+average accuracy wins. Of a single strength and rate there are no trials. Finished runs are not made
+again, so it can be stopped and started. Writes OUT/trials.csv, OUT/results.csv (with the commit of
+each run), OUT/environment.json (of the newest) and OUT/table.md.
 """
 
 from __future__ import annotations
@@ -19,11 +20,15 @@ import csv
 import itertools
 import json
 import statistics
+import sys
 from pathlib import Path
 
+from clrl.errors import ClrlError
 from clrl.run.config import differences, load_config
+from clrl.run.stop import Stopped
 from clrl.run.train import resume, train
 from clrl.study.metrics import spp_forward_transfer
+from clrl.study.statistics import t_interval
 
 STRENGTHS = {
     "l2": (0.1, 1, 10, 100, 1000),
@@ -44,7 +49,7 @@ def summary_of(config: Path, runs: Path, name: str, seed: int, changes: list[str
     if not (folder / "config.yaml").exists():
         train(wanted, runs)
     elif changed := differences(load_config(folder / "config.yaml"), wanted):
-        raise SystemExit(f"{folder} was made otherwise ({'; '.join(changed)}): delete it")
+        raise ClrlError(f"{folder} was made otherwise ({'; '.join(changed)}): delete it", 2)
     elif not (folder / "summary.json").exists():
         resume(folder)
     return json.loads((folder / "summary.json").read_text())
@@ -55,34 +60,50 @@ def main() -> None:
     parser.add_argument("config", type=Path)
     parser.add_argument("runs", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("changes", nargs="*")
+    parser.add_argument("changes", nargs="*", metavar="KEY=VALUE")
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--seeds", default="0,1,2,3,4")
     parser.add_argument("--scenario", choices=["task", "domain", "class"], default="task")
     parser.add_argument("--trials", type=int, choices=[3, 5], default=5)
     parser.add_argument("--strengths", nargs="*", default=[], metavar="METHOD=A,B,C")
-    parser.add_argument("--rates", metavar="A,B,C")
+    parser.add_argument("--rates", nargs="*", default=[], metavar="[METHOD=]A,B,C")
     parser.add_argument("--settings", nargs="*", default=[], metavar="METHOD=KEY: VALUE, ...")
     args = parser.parse_intermixed_args()
-    args.out.mkdir(parents=True, exist_ok=True)
+
+    def method_of(text: str) -> tuple[str, str]:
+        name, _, given = text.partition("=")
+        if name not in METHODS:
+            parser.error(
+                f"{text!r}: expected METHOD=..., of {', '.join(METHODS)}; KEY=VALUE goes before "
+                "the options"
+            )
+        return name, given
+
+    def numbers(text: str) -> tuple[float, ...]:
+        try:
+            return tuple(float(number) for number in text.split(","))
+        except ValueError:
+            parser.error(f"{text!r}: expected numbers with commas between them")
+
+    methods = [method_of(name)[0] for name in args.methods.split(",")]
+    seeds = [int(seed) for seed in numbers(args.seeds)]
     heads = "per_task" if args.scenario == "task" else "shared"
     common = [f"sequence.scenario={args.scenario}", f"net.heads={heads}", *args.changes]
     prefix = f"{args.config.stem}-{args.scenario}"
-    grids = {name: grid[:: 1 if args.trials == 5 else 2] for name, grid in STRENGTHS.items()}
-    settings = dict.fromkeys(METHODS, "")
-    for text in [*args.strengths, *args.settings]:
-        name, _, given = text.partition("=")
-        if name not in METHODS:
-            parser.error(f"{text} follows an option for methods: put KEY=VALUE before the options")
-        if text in args.strengths:
-            grids[name] = tuple(float(strength) for strength in given.split(","))
-        else:
-            settings[name] = f", {given}"
     usual = load_config(args.config, args.changes).agent.learning_rate
-    rates = [float(rate) for rate in args.rates.split(",")] if args.rates else [usual]
+    grids = {name: grid[:: 1 if args.trials == 5 else 2] for name, grid in STRENGTHS.items()}
+    rates, settings = dict.fromkeys(METHODS, (usual,)), dict.fromkeys(METHODS, "")
+    for text in sorted(args.rates, key=lambda text: "=" in text):  # one method's come last
+        name, given = method_of(text) if "=" in text else ("", text)
+        rates |= dict.fromkeys([name] if name else METHODS, numbers(given))
+    for name, given in map(method_of, args.strengths):
+        grids[name] = numbers(given)
+    for name, given in map(method_of, args.settings):
+        settings[name] = f", {given}"
+    args.out.mkdir(parents=True, exist_ok=True)
     trials, results = [], {}
-    for method in args.methods.split(","):
-        tried = list(itertools.product(grids.get(method, [None]), rates))
+    for method in methods:
+        tried = list(itertools.product(grids.get(method, [None]), rates[method]))
         best = (float("-inf"), tried[0])
         for choice in tried if len(tried) > 1 else []:
             changes = [*common, f"sequence.held_out={HELD_OUT}", *chosen(method, choice, settings)]
@@ -101,9 +122,10 @@ def main() -> None:
         name = run_name(prefix, method, choice, usual)
         results[method] = [
             {"method": method, "strength": "" if strength is None else strength}
-            | {"learning_rate": rate, "seed": int(seed)}
-            | figures(summary_of(args.config, args.runs, name, int(seed), changes))
-            for seed in args.seeds.split(",")
+            | {"learning_rate": rate, "seed": seed}
+            | figures(summary_of(args.config, args.runs, name, seed, changes))
+            | {"commit": environment(args.runs / name / f"seed{seed}", args.out)["commit"]}
+            for seed in seeds
         ]
         write(args.out / "results.csv", [row for rows in results.values() for row in rows])
         (args.out / "table.md").write_text(table(results))
@@ -139,6 +161,13 @@ def figures(summary: dict) -> dict:
     }
 
 
+def environment(run: Path, out: Path) -> dict:
+    """Return what a run was made with, and leave a copy in OUT."""
+    text = (run / "environment.json").read_text()
+    (out / "environment.json").write_text(text)
+    return json.loads(text)
+
+
 def write(path: Path, rows: list[dict]) -> None:
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
@@ -148,19 +177,19 @@ def write(path: Path, rows: list[dict]) -> None:
 
 def table(results: dict[str, list[dict]]) -> str:
     """Return a Markdown table: means over seeds with the half-width of a 95 % t interval."""
-    joint = results.get("joint")
+    upper = {row["seed"]: json.loads(row["matrix"])[-1] for row in results.get("joint", [])}
     lines = [
         "| method | strength | learning rate | ACC | BWT | FWT (SPP) | SMT |",
         "|---" * 7 + "|",
     ]
     for method, rows in results.items():
-        transfers = []
-        for k, row in enumerate(rows):
-            if joint is None or k >= len(joint):
-                break
-            upper = json.loads(joint[k]["matrix"])[-1]
-            matrix, visits = json.loads(row["matrix"]), json.loads(row["visits"])
-            transfers.append(spp_forward_transfer(matrix, visits, upper))
+        transfers = [
+            spp_forward_transfer(
+                json.loads(row["matrix"]), json.loads(row["visits"]), upper[row["seed"]]
+            )
+            for row in rows
+            if row["seed"] in upper
+        ]
         cells = [
             interval([row["accuracy"] for row in rows]),
             interval([row["backward_transfer"] for row in rows]),
@@ -172,19 +201,17 @@ def table(results: dict[str, list[dict]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-T95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 10: 2.262, 20: 2.093}  # two-sided, n - 1 degrees
-
-
 def interval(values: list[float | None]) -> str:
     known = [v for v in values if v is not None]
     if not known:
         return ""
-    mean = statistics.mean(known)
-    if len(known) not in T95:
-        return f"{mean:.2f}"
-    half = T95[len(known)] * statistics.stdev(known) / len(known) ** 0.5
-    return f"{mean:.2f} ± {half:.2f}"
+    mean, found = statistics.mean(known), t_interval(known)
+    return f"{mean:.2f}" + (f" ± {found.high - mean:.2f}" if found else "")
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (ClrlError, Stopped) as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import argparse
 import csv
+import sys
 from pathlib import Path
 
+from clrl.errors import ClrlError
 from clrl.study.figures import (
     change_figure,
     change_maps_figure,
@@ -31,6 +33,7 @@ from clrl.study.importances import (
     load_importances,
     weighted_change,
 )
+from clrl.study.report.groups import find_runs
 
 
 def main() -> None:
@@ -42,10 +45,15 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     histograms, overlaps, changes, rows = {}, {}, {}, []
     for text in args.runs:
-        name, _, run = text.partition("=")
-        visits = load_importances(Path(run))
+        name, is_named, given = text.partition("=")
+        if not is_named:
+            parser.error(f"{text!r}: expected NAME=RUN")
+        runs = find_runs([Path(given)])
+        if len(runs) > 1:
+            parser.error(f"{given} holds {len(runs)} runs: expected one, such as {runs[0]}")
+        visits = load_importances(runs[0])
         if len(visits) < 2:
-            parser.error(f"{run} has importances of {len(visits)} visit(s): expected two or more")
+            parser.error(f"{given} has importances of {len(visits)} visit(s): expected two or more")
         first, second, last = visits[0], visits[1], visits[-1]
         histograms[name] = histogram(first.importance)
         overlaps[name] = frechet_overlap(first.importance, second.importance)
@@ -53,6 +61,9 @@ def main() -> None:
         weights = {k: v for k, v in first.importance.items() if k.endswith(".weight")}
         largest = max(weights, key=lambda k: weights[k].numel())
         shown = f"{args.layer}.weight" if args.layer else largest
+        if shown not in weights:
+            known = ", ".join(k.removesuffix(".weight") for k in weights)
+            parser.error(f"--layer is {args.layer!r}: expected one of {known}")
         maps = change_maps(first.weight, last.weight, first.importance, shown)
         save(change_maps_figure(maps), args.out / f"map_{name}.png")
         rows += [
@@ -71,4 +82,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except ClrlError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -9,13 +9,14 @@ were drawn by chance and heads were float32. Beside this file it writes
     runs.md    every run: each game's score after its own visit, and all of them at the end
     table.md   every method: the share of each old game's score that is left at the end, and what
                later games came to, as a share of the same game alone, from scratch
+    differences.md   of every two methods, paired by seed, with Student's 95 % intervals
     kept.svg   the share left, mean of the old games, against the last game's score, a point a run
     penalty.csv   what a penalty was worth, in units of the loss, in each visit it acted in: of
                   runs whose metrics.jsonl is there (the file committed is of runs that recorded
                   the rest between separate anchors with it: it was taken off afterwards, 5 times
                   the constant in each run's checkpoint at 551,936 steps)
 
-Shares are of human-normalised scores, so that random play has 0.
+Shares, forgetting and differences are of human-normalised scores: random play has 0, a human 1.
 """
 
 from __future__ import annotations
@@ -25,13 +26,14 @@ import csv
 import json
 import statistics
 from collections.abc import Sequence
-from itertools import product
+from itertools import combinations, product
 from pathlib import Path
 
 import yaml
 from matplotlib.figure import Figure
 
 from clrl.study.figures import COLORS, MARKERS, save
+from clrl.study.statistics import paired_differences, t_interval
 
 HERE = Path(__file__).parent
 
@@ -48,6 +50,7 @@ def main() -> None:
             (game,), share = summary["tasks"], summary["normalised"]["matrix"][-1][0]
             alone.setdefault(game, []).append(share)
     (HERE / "runs.md").write_text(every_run(groups))
+    (HERE / "differences.md").write_text(differences(groups))
     (HERE / "table.md").write_text(table(groups, {k: statistics.mean(v) for k, v in alone.items()}))
     print((HERE / "table.md").read_text())
     save(drawn(groups), HERE / "kept.svg")
@@ -98,8 +101,8 @@ def every_run(groups: dict[str, list[tuple[str, int, dict]]]) -> str:
             matrix, visits = summary["matrix"], summary["visits"]
             own = " / ".join(shown(matrix[k + 1][j]) for k, j in enumerate(visits))
             end = " / ".join(shown(score) for score in matrix[-1])
-            lost = summary["metrics"]["forgetting"]
-            lines.append(f"| {label} | {seed} | {own} | {end} | {lost:,.0f} |")
+            lost = summary["normalised"]["metrics"]["forgetting"]
+            lines.append(f"| {label} | {seed} | {own} | {end} | {lost:.2f} |")
     return "\n".join(lines) + "\n"
 
 
@@ -119,6 +122,27 @@ def table(groups: dict[str, list[tuple[str, int, dict]]], alone: dict[str, float
                 cells.append(percent([x / alone[game] for x in own]) if game in alone else "")
         seeds = ", ".join(str(seed) for _, seed, _ in runs)
         lines.append(f"| {runs[0][0]} | {seeds} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def differences(groups: dict[str, list[tuple[str, int, dict]]]) -> str:
+    """Return a row for every two methods that have three seeds in common."""
+    measures = ("average_performance", "forgetting")
+    lines = ["| | seeds | average performance | forgetting |", "|---|---:|---:|---:|"]
+    for ours, theirs in combinations(groups.values(), 2):
+        cells = []
+        for measure in measures:
+            a, b = (
+                {seed: summary["normalised"]["metrics"][measure] for _, seed, summary in runs}
+                for runs in (theirs, ours)
+            )
+            found = list(paired_differences(a, b).values())
+            if interval := t_interval(found):
+                ends = f"{interval.low:.2f} to {interval.high:.2f}"
+                cells.append(f"{statistics.mean(found):.2f} ({ends})")
+        if cells:
+            name = f"{theirs[0][0]} less {ours[0][0]}"
+            lines.append(f"| {name} | {len(found)} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
