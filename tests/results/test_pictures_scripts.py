@@ -44,9 +44,7 @@ def test_digits_from_trials_to_the_table(sweep, tmp_path, monkeypatch):
     best = max(trials, key=lambda t: float(t["held_out_accuracy"]))
     chosen = {(r["strength"], r["learning_rate"]) for r in results if r["method"] == "ewc"}
     assert chosen == {(best["strength"], best["learning_rate"])}
-    last = {
-        (r["method"], int(r["seed"])): np.array(json.loads(r["matrix"])[-1]) for r in results
-    }
+    last = {(r["method"], int(r["seed"])): np.array(json.loads(r["matrix"])[-1]) for r in results}
     assert set(last) == {(m, k) for m in ("finetune", "ewc", "joint") for k in range(3)}
     table = (out / "table.md").read_text().splitlines()[2:]
     for line, method in zip(table, ("finetune", "ewc", "joint"), strict=True):
@@ -68,8 +66,13 @@ def test_digits_from_trials_to_the_table(sweep, tmp_path, monkeypatch):
 def row(seed: int, diagonal: list[float]) -> dict[str, object]:
     matrix = [[0.0, 0.0], [diagonal[0], 0.0], [diagonal[0] - 10.0, diagonal[1]]]
     return {
-        **{"method": "ewc", "strength": 1.0, "learning_rate": 0.001, "seed": seed},
-        **{"accuracy": 50.0, "backward_transfer": -10.0, "smt": 1.0},
+        "method": "ewc",
+        "strength": 1.0,
+        "learning_rate": 0.001,
+        "seed": seed,
+        "accuracy": 50.0,
+        "backward_transfer": -10.0,
+        "smt": 1.0,
         "matrix": json.dumps(matrix),
         "visits": json.dumps([0, 1]),
     }
