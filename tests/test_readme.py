@@ -110,3 +110,41 @@ def test_links_and_files_named_exist(page):
 @pytest.mark.parametrize("target", ["demo", "test", "lint", "types"])
 def test_make_targets_exist(target):
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+RESULTS = ROOT / "configs" / "results"
+FOLDERS = {  # columns of the README's table of pictures
+    "Split MNIST, by task": "split_task",
+    "Split MNIST, by domain": "split_domain",
+    "Permuted MNIST, by task": "permuted_task",
+    "Permuted MNIST, by domain": "permuted",
+    "Split CIFAR-10": "split_cifar10",
+}
+
+
+def table_after(text: str, first_cell: str) -> list[dict[str, str]]:
+    """Return the rows of each table whose first column has this title."""
+    found = []
+    for table in re.findall(rf"^\| {first_cell} \|.*(?:\n\|.*)+", text, re.MULTILINE):
+        head, _, *rows = ([c.strip() for c in x.strip("|").split("|")] for x in table.splitlines())
+        found += [dict(zip(head, row, strict=True)) for row in rows]
+    return found
+
+
+def test_the_table_of_pictures_is_that_of_the_results():
+    shown = [row for row in table_after(README, "method") if "Split CIFAR-10" in row]
+    compared = 0
+    for title, folder in FOLDERS.items():
+        made = table_after((RESULTS / "images" / folder / "table.md").read_text(), "method")
+        accuracy = {row["method"]: row["ACC"] for row in made}
+        rows = {row["method"].removesuffix(" (so far)"): row[title] for row in shown}
+        assert {m: cell for m, cell in rows.items() if m in accuracy} == accuracy
+        compared += len(accuracy)
+    assert compared > 35
+
+
+def test_tables_of_games_are_those_of_the_results():
+    games = (RESULTS / "games.md").read_text()
+    for name in ("runs", "table", "differences"):
+        assert (RESULTS / "quick3" / f"{name}.md").read_text() in games
+    assert (RESULTS / "quick3" / "table.md").read_text() in README
