@@ -96,7 +96,7 @@ class PathNetMethod(Method):
     init: Literal["scaled", "plain"] = "scaled"
     """Start N modules together as large as a plain layer; `plain`: each (sums then grow)."""
 
-    _COLUMNS: ClassVar[tuple[str, ...]] = (  # of the history, a row a generation
+    _COLUMNS: ClassVar[tuple[str, ...]] = (  # of the history, a row a tournament
         "visit",
         "seen",  # games finished, or batches, in the visit
         "winner",  # fitness of the tournament's winner
@@ -104,6 +104,7 @@ class PathNetMethod(Method):
         "best",  # of the population
         "mean",  # of those whose fitness is known
         "diversity",
+        "overwritten",  # whether the tournament had a loser
     )
 
     def __post_init__(self) -> None:
@@ -305,12 +306,15 @@ class PathNetMethod(Method):
             none = "; with none at all only its heads learn" if not any(self._paths.free) else ""
             log.warning(
                 "fewer modules are free than method.active, %d, for %s: %s, of %d layers; there "
-                "its paths share frozen ones%s: set a higher method.modules for as many tasks",
+                "its paths share frozen ones%s: set a higher method.modules, %d for %d tasks that "
+                "share none",
                 self.active,
                 task.name,
                 ", ".join(short),
                 self._paths.n_layers,
                 none,
+                self.active * len(self._paths.spec.tasks),
+                len(self._paths.spec.tasks),
             )
 
     # ---------------------------------------------------------------------------------- records
@@ -320,20 +324,32 @@ class PathNetMethod(Method):
         best, mean = float(known.max()), float(known.mean())
         spread = diversity(self._pool.genotypes, self.modules)
         where = (len(self._begun), self._seen)
-        self._history.append((*where, outcome.winner, outcome.mean, best, mean, spread))
+        lost = float(outcome.loser is not None)
+        self._history.append((*where, outcome.winner, outcome.mean, best, mean, spread, lost))
 
     def records(self) -> dict[str, float]:
-        """Return the last generation's figures, how many there were, and modules left to learn."""
+        """Return the last tournament's figures, how many there were, and what is left to learn.
+
+        `generations` are tournaments, of games one an evaluation; `overwritten` tells how many had
+        a loser. `trainable_share`: of the modules that the population names, how many are not
+        frozen, counted path by path.
+        """
         own = [row for row in self._history if row[0] == len(self._begun)]
         figures = dict(zip(self._COLUMNS, own[-1], strict=True)) if own else {}
         free = {f"free_modules_{i}": float(n) for i, n in enumerate(self._paths.free, 1)}
         return {
             "generations": float(len(own)),
+            "overwritten": sum(row[-1] for row in own),
             "evaluated": float((~self._pool.fitness.isnan()).sum()),
+            "trainable_share": self._trainable_share(),
             **{f"fitness_{k}": figures[k] for k in ("winner", "best", "mean") if k in figures},
             **{k: figures[k] for k in ("diversity",) if k in figures},
             **free,
         }
+
+    def _trainable_share(self) -> float:
+        named = active_modules(self._pool.genotypes, self.modules)
+        return float((named & ~self._paths.frozen.cpu()).sum() / named.sum())
 
     # ------------------------------------------------------------------------------------ state
 
@@ -341,7 +357,7 @@ class PathNetMethod(Method):
         """Return the evolution's state; for each visit its winner, its path and what was frozen.
 
         `keeps` tells whether frozen modules are in every later path: in `paths` with a winner's own
-        modules. `history` has a row a generation, with the columns that `history_columns` names.
+        modules. `history` has a row a tournament, with the columns that `history_columns` names.
         """
         rows = torch.tensor(self._history, dtype=torch.float64)
         return {

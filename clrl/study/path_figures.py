@@ -43,11 +43,12 @@ def paths_figure(paths: Paths) -> Figure:
                 module + 1, layer + 1, s=area, c=color, marker=marker, label=label, linewidths=0
             )
         axes.set(title=name, xlabel="module", xlim=(0.3, n_modules + 0.7))
-        axes.set_xticks(range(1, n_modules + 1, 3))
+        axes.set_xticks(range(1, n_modules + 1, 1 if n_modules < 6 else 3))
         axes.set_yticks(range(1, n_layers + 1))
         axes.set_ylim(0.4, n_layers + 0.6)
     panels[0].set_ylabel("layer")
-    for k, (label, (_, color, _, _, sign)) in enumerate(zip(names, KINDS, strict=True)):
+    shown = list(zip(names, KINDS, strict=True))[: 3 if paths.always_on else 4]
+    for k, (label, (_, color, _, _, sign)) in enumerate(shown):
         panels[-1].annotate(
             f"{sign} {label}",
             (1.03, 0.95 - 0.14 * k),
@@ -80,21 +81,21 @@ def frozen_figure(paths: Paths) -> Figure:
 
 
 def evolution_figure(paths: Paths) -> Figure:
-    """Draw over generations the population's mean fitness and its diversity, a line a visit."""
+    """Draw the population's mean fitness and its diversity over a visit's games or batches."""
     figure, panels = side_by_side(2, width=4.2, height=3.0, share=False)
     labels = {"mean": "mean fitness of the population", "diversity": "diversity of paths"}
     for axes, (column, label) in zip(panels, labels.items(), strict=True):
         for i, (name, evolution) in enumerate(zip(paths.visits, paths.evolution, strict=True)):
             y = getattr(evolution, column)
             axes.plot(
-                range(1, len(y) + 1),
+                evolution.seen,
                 y,
                 color=COLORS[i % len(COLORS)],
                 marker=MARKERS[i % len(MARKERS)],
                 markevery=max(1, len(y) // 8),
                 label=name,
             )
-        axes.set(xlabel="generation", ylabel=label)
+        axes.set(xlabel="games or batches", ylabel=label)
         name_lines(axes)
     panels[1].set_ylim(-0.02, 1.02)
     return figure

@@ -9,16 +9,29 @@ from clrl.bench import pathnet
 from clrl.bench.figure import Setting
 from clrl.nets.bodies import body
 from clrl.nets.layers import map_shape
+from clrl.nets.pathnet import PathNet
 from clrl.types import Conv
 
 
 def test_paths_are_measured_over_a_plain_net(monkeypatch):
-    monkeypatch.setattr(pathnet, "BATCH", 8)
+    monkeypatch.setattr(pathnet, "BATCH", 16)
+    ran: set[tuple[int, ...]] = set()
+    forward = PathNet.forward
+
+    def watched(net, x, route, context=None):
+        ran.update(tuple(net.rows[row].flatten().tolist()) for row in route.tolist())
+        assert len(route) == 16
+        return forward(net, x, route, context)
+
+    monkeypatch.setattr(PathNet, "forward", watched)
     for n, used in ((1, 4), (8, 10)):
+        ran.clear()
         measured = pathnet.step(Setting(pairs=2, device="cpu", seconds=0.0), n)
         ours, plain = (measured.parts[f"{k}_seconds_per_step"] for k in ("paths", "plain"))
         assert measured.values == pytest.approx([a / b for a, b in zip(ours, plain, strict=True)])
         assert measured.parts["modules_a_layer"] == used
+        assert ran == {tuple(p.flatten().tolist()) for p in pathnet.rotated_paths(n)}
+        assert len(ran) == n
 
 
 def macs(layers, n: int, *, modules: bool) -> list[int]:

@@ -427,6 +427,50 @@ def test_a_population_is_as_many_as_environments_or_of_one_path_that_stays():
     assert set(moved) == {(int(i), int(m)) for i, m in path.nonzero()}
 
 
+def test_settings_reach_the_algorithm():
+    """Of a net with L = 2: the paper's 1 / (N L), games that tell the best path, rivals."""
+    plain = learner_with(mutation=None, active=4).method
+    assert (plain._pool.rate, plain._pool.edges) == (1 / 8, "clamp")
+    assert plain._tournaments.n_rivals == 3
+    assert learner_with(mutation=None, active=2).method._pool.rate == 1 / 4
+    other = learner_with(mutation=0.25, edges="wrap", tournament=5, episodes=2).method
+    assert (other._pool.rate, other._pool.edges) == (0.25, "wrap")
+    assert (other._tournaments.n_rivals, other._tournaments.episodes) == (5, 2)
+    for episodes, evaluations in ((1, 5), (2, 3), (10, 1)):  # of five games, at least
+        pool = learner_with(episodes=episodes).method._pool
+        assert pool.margins.shape == (8, evaluations)
+    pictures = learner_with("supervised, adam", mutation=None, window=9).method
+    assert (pictures._tournaments.window, pictures._pool.margins.shape[1]) == (9, 1)
+    assert pictures._pool.rate == 1 / 4
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_records_tell_what_evolution_did_and_what_can_still_learn(keep):
+    learner = learner_with(keep_frozen_active=keep, tournament=1)
+    learner.begin_task(SEQUENCE.tasks[0])
+    assert learner.method.records()["trainable_share"] == 1
+    learner.update()
+    before = learner.method.state_dict()["population"]["genotypes"].clone()
+    rows = len(learner.method.state_dict()["history"])
+    while torch.equal(learner.method.state_dict()["population"]["genotypes"], before):
+        learner.update()
+    state = learner.method.state_dict()
+    history = dict(zip(state["history_columns"], state["history"].T.tolist(), strict=True))
+    assert sum(history["overwritten"][rows:]) >= 1
+    records = learner.method.records()
+    assert records["generations"] == len(history["overwritten"])
+    assert records["overwritten"] == sum(history["overwritten"]) < records["generations"]
+    learner.end_task()
+    learner.begin_task(SEQUENCE.tasks[1])
+    frozen, n_named, n_free = learner.net.frozen, 0, 0
+    for genotype in learner.method.state_dict()["population"]["genotypes"].tolist():
+        for layer, elements in enumerate(genotype):
+            n_named += len(set(elements))
+            n_free += sum(not frozen[layer, m] for m in set(elements))
+    assert learner.method.records()["trainable_share"] == pytest.approx(n_free / n_named)
+    assert learner.method.records()["overwritten"] == 0
+
+
 # ------------------------------------------------------------------------------------- pictures
 
 

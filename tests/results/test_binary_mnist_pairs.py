@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,7 +14,7 @@ import torch
 from clrl.envs.toy import toy_sequence
 from clrl.methods.pathnet import PathNetMethod
 from clrl.nets.pathnet import PathNet
-from clrl.types import Linear, Net, NetSpec
+from clrl.types import ClrlError, Linear, Net, NetSpec
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +146,54 @@ def test_the_fixed_net_fine_tunes_all_of_it_and_counts_pairs_of_windows(script: 
         assert all(moved)
 
 
+def test_runs_are_of_the_settings_that_are_told(script: ModuleType, published: Any) -> None:
+    published.mnist()
+    method = script.method_of("pathnet", 20)
+    told = (method.modules, method.active, method.population, method.window, method.edges)
+    assert told == (10, 3, 20, 50, "clamp")
+    assert (method.aggregate, method.aggregate_last) == ("sum", "mean")
+    assert (method.mutation, method.keep_frozen_active, method.init) == (None, None, "scaled")
+    assert isinstance(script.method_of("fixed", 20), script.Watched)
+    starts = set()
+    for seed in (0, 1):
+        for pair in script.PAIRS:
+            number = len(script.PAIRS) * seed + script.PAIRS.index(pair)
+            nets = []
+            for arm in script.ARMS:
+                learner = script.learner_of(script.method_of(arm, 20), pair, number)
+                assert (learner.batch_size, learner.learning_rate) == (16, 0.05)
+                assert isinstance(learner.optimizer_name, str) and learner.optimizer_name == "sgd"
+                assert learner.momentum == 0
+                assert [t.name for t in learner.net.spec.tasks] == [
+                    f"mnist:{digits},noise=0.5" for digits in pair
+                ]
+                assert learner.net.n_layers == 3
+                nets.append(learner.net)
+                learner.close()
+            paths, fixed = nets
+            assert (paths.settings.n_modules, fixed.settings.n_modules) == (10, 3)
+            assert fixed.settings.n_active == paths.settings.n_active == 3
+            assert fixed.settings.scaled is paths.settings.scaled is True
+            starts.add(paths.layers[0][0].weight.detach().sum().item())
+    assert len(starts) == 8  # every run begins with other weights
+
+
+def test_intervals_draw_both_tasks_of_a_pair_together(script: ModuleType) -> None:
+    rows = []
+    for k in range(4):
+        for seed, n in enumerate((10, 40, 20, 80)):
+            rows += rows_of(script, "pathnet", k, seed, (n, n, n), (n, n, n))
+    first, second = (script.counts(rows, "pathnet", place, 0.998) for place in (1, 2))
+    # a pair's second task is in the place of its own, its first in that of the pair before
+    for k in range(4):
+        assert (first[(k - 1) % 4].drawn == second[k].drawn).all()
+    assert not (second[0].drawn == second[1].drawn).all()
+    # each task's speed-up is that of two pairs' runs; all of them together cancel out
+    assert script.speed_up(first, second) == "1.00 (1.00 to 1.00)"
+    low, high = script.speed_up(first[:1], second[:1])[6:-1].split(" to ")
+    assert float(low) < 0.7 and float(high) > 1.4
+
+
 def test_pairs_are_four_and_every_task_is_first_once_and_second_once(script: ModuleType) -> None:
     assert len({frozenset(pair) for pair in script.PAIRS}) == 4
     assert sorted(first for first, _ in script.PAIRS) == sorted(script.TASKS)
@@ -155,18 +205,23 @@ def test_it_goes_on_where_it_was_stopped_and_refuses_another_population(
 ) -> None:
     published.mnist()
     monkeypatch.setattr(script, "LIMIT", 1)
+    monkeypatch.setitem(sys.modules, script.__name__, script)  # for processes beside this one
 
-    def run(population: int) -> str:
+    def run(population: int, *options: str) -> str:
         given = ["binary_mnist.py", str(tmp_path / "out"), "--seeds", "1"]
-        monkeypatch.setattr("sys.argv", [*given, "--population", str(population)])
+        monkeypatch.setattr("sys.argv", [*given, "--population", str(population), *options])
         script.main()
         return (tmp_path / "out/results.csv").read_text()
 
     whole = run(4)
     assert len(whole.splitlines()) == 1 + 4 * 2 * 2  # four pairs, two nets, two tasks
+    for row in csv.DictReader(whole.splitlines()):
+        assert row["task"] == row["pair"].split(" then ")[int(row["place"]) - 1]
     assert (tmp_path / "out/table.md").read_text().startswith("| net | training accuracy |")
     (tmp_path / "out/results.csv").write_text("".join(whole.splitlines(keepends=True)[:7]))
     assert run(4) == whole
-    with pytest.raises(SystemExit, match="is of a population of 4, not 5: give another OUT"):
+    (tmp_path / "out/results.csv").write_text("".join(whole.splitlines(keepends=True)[:7]))
+    assert run(4, "--jobs", "2") == whole
+    with pytest.raises(ClrlError, match="is of a population of 4, not 5: give another OUT"):
         run(5)
     assert (tmp_path / "out/results.csv").read_text() == whole

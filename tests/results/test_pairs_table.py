@@ -15,7 +15,7 @@ import pytest
 import yaml
 from scipy import stats
 
-from clrl.study.paths import Paths
+from clrl.study.paths import Evolution, Paths
 from clrl.types import ClrlError
 
 SOURCE, TARGET = "Freeway", "Freeway-vflip"
@@ -240,12 +240,16 @@ def test_arms_without_a_common_seed_are_not_compared(table, tmp_path):
 def test_paths_overlap_is_of_the_source_and_the_target(table, tmp_path, monkeypatch):
     active = np.zeros((3, 1, 4), dtype=bool)
     active[0, 0, :2] = active[1, 0, 2:] = active[2, 0, 1:3] = True  # 1 of 3 in common, 0 and 2
-    paths = Paths(("a", "b", "c"), active, active, active, False, ())
+    lost = ([0, 1, 1], [0, 0, 0], [1, 0, 0, 0])
+    evolution = tuple(Evolution(*[np.zeros(len(x))] * 6, np.array(x)) for x in lost)
+    paths = Paths(("a", "b", "c"), active, active, active, False, evolution, 2)
     monkeypatch.setattr(table, "load_paths", lambda run: paths)
     write(tmp_path, "pathnet", 0, 0.0, 4.0, walk=[SOURCE, "Freeway-hflip", TARGET])
     told = table.overlaps({"p1": table.runs_of(tmp_path, "p1")})
     # of 4 modules 2 and 2: none, one or both in common in 1, 4 and 1 of 6 ways
-    assert f"- {SOURCE} to {TARGET}: 0.33; by chance {(4 / 3 + 1) / 6:.2f}" in told
+    assert f"- {SOURCE} to {TARGET}: 0.33; by chance {(4 / 3 + 1) / 6:.2f}; evaluations" in told
+    assert "on the source and on the target: 3 (2) and 4 (1)\n" in told
+    assert "paths of 2 of 4 modules a layer; in the paper 4 of 10" in told
 
 
 # ----------------------------------------------------------------------------- what runs are taken

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -48,7 +49,8 @@ def run_of(folder: Path, method: str = PATHNET, cycles: int = 1) -> Path:
 
 def evolution(winner: list[float]) -> Evolution:
     values = np.array(winner)
-    return Evolution(np.arange(len(values)), values, values, values, values, values / 2)
+    seen, lost = 2 + 2 * np.arange(len(values)), np.arange(len(values)) % 2
+    return Evolution(seen, values, values, values, values, values / 2, lost)
 
 
 def made(always_on: bool = False) -> Paths:
@@ -62,7 +64,7 @@ def made(always_on: bool = False) -> Paths:
     names = ("a", "b", "a again")
     used = active | frozen if always_on else active
     over_time = tuple(evolution([0.2 * k, 0.9, 0.4]) for k in range(3))
-    return Paths(names, active, used, frozen, always_on, over_time)
+    return Paths(names, active, used, frozen, always_on, over_time, 2)
 
 
 def test_overlap_is_modules_in_both_over_modules_in_either():
@@ -96,7 +98,7 @@ def test_overlap_by_chance_is_that_of_modules_drawn_without_regard_to_each_other
                 layer[draw.choice(10, n, replace=False)] = True
         shares.append((one & other).sum() / (one | other).sum())
     active = np.stack([one, other])
-    drawn = Paths(("a", "b"), active, active, np.zeros_like(active), False, ())
+    drawn = Paths(("a", "b"), active, active, np.zeros_like(active), False, (), 3)
     error = np.std(shares) / len(shares) ** 0.5
     assert abs(drawn.overlap_by_chance()["all layers"][0][1] - np.mean(shares)) < 4 * error
 
@@ -141,6 +143,9 @@ def test_a_run_tells_its_paths(tmp_path):
         assert np.all(one.best >= one.mean)
         assert np.all((one.diversity >= 0) & (one.diversity <= 1))
         assert len({len(x) for x in vars(one).values()}) == 1
+        assert set(one.overwritten) <= {0.0, 1.0}
+        assert np.all(one.winner[one.overwritten == 1] > one.measured[one.overwritten == 1])
+    assert paths.n_active == 2
 
 
 @pytest.mark.parametrize(
@@ -174,11 +179,18 @@ def test_the_report_has_a_row_a_visit_and_draws_what_the_figures_do(
     tmp_path, monkeypatch, always_on
 ):
     paths = made(always_on)
-    visits, evolved, drawn, frozen, shared = parts_of(paths, tmp_path, monkeypatch)
+    short, visits, evolved, drawn, frozen, shared = parts_of(paths, tmp_path, monkeypatch)
+    assert short.texts == [
+        "ours, seed 3: when a again began, modules free in layer 1 were 1, and a path takes 2: "
+        "there it had to share frozen ones"
+    ]
+    roomy = replace(paths, n_active=1)
+    assert len(parts_of(roomy, tmp_path, monkeypatch)) == 5
     assert visits.title == "ours, seed 3: evolution, a row a visit"
-    assert visits.rows[0] == ["1. a", 3, 2, 0.0, 0.4, 0.0, 0.2, "1 2 / 1"]
+    assert visits.rows[0] == ["1. a", 3, 1, 6, 0.0, 0.4, 0.0, 0.2, "1 2 / 1"]
     assert [row[-1] for row in visits.rows] == ["1 2 / 1", "2 3 / 4", "4 / 4"]
     lines = evolved.panels[0].lines
+    assert [x for x, _ in lines[1].mean] == [2, 4, 6]
     assert [y for _, y in lines[1].mean] == pytest.approx([0.2, 0.9, 0.4])
     assert [y for _, y in evolved.panels[1].lines[1].mean] == pytest.approx([0.1, 0.45, 0.2])
     assert evolved.legend == [row[0] for row in visits.rows]
@@ -232,6 +244,9 @@ def test_figures_show_the_numbers(tmp_path):
     figure = paths_figure(made(always_on=True))
     shown = {c.get_label(): len(c.get_offsets()) for c in figure.axes[1].collections}
     assert shown == {"free": 3, "frozen, unused": 0, "frozen, always on": 3, "new": 2}
+    told = "".join(text.get_text() for text in figure.axes[-1].texts)
+    assert "frozen, always on" in told and "unused" not in told
+    assert figure.axes[0].get_xticks().tolist() == [1, 2, 3, 4]
 
     figure = module_overlap_figure(paths)
     assert [axes.get_title() for axes in figure.axes[:3]] == ["all layers", "layer 1", "layer 2"]
@@ -248,7 +263,7 @@ def test_figures_show_the_numbers(tmp_path):
     fitness, spread = evolution_figure(paths).axes
     for axes, column in ((fitness, "mean"), (spread, "diversity")):
         for line, one in zip(axes.lines, paths.evolution, strict=True):
-            assert line.get_xdata().tolist() == [1, 2, 3]
+            assert line.get_xdata().tolist() == [2, 4, 6]
             assert line.get_ydata().tolist() == getattr(one, column).tolist()
         assert {text.get_text() for text in axes.texts} == set(paths.visits)
     save(evolution_figure(paths), tmp_path / "evolution.png")

@@ -62,7 +62,13 @@ def path_parts(label: str, run: Run) -> list[Part]:
         return [Caution([f"no paths are shown: {error}"])] if run.finished else []
     name = f"{label}, seed {run.seed}"
     names = [f"{k}. {visit}" for k, visit in enumerate(paths.visits, 1)]
+    short = [
+        f"{name}: when {visit} began, modules free in {layer} were {n}, and a path takes "
+        f"{paths.n_active}: there it had to share frozen ones"
+        for visit, layer, n in paths.short
+    ]
     return [
+        *([Caution(short)] if short else []),
         _visits(name, names, paths),
         _evolutions(name, names, paths),
         _drawn(name, names, paths),
@@ -75,12 +81,13 @@ def _visits(name: str, names: Sequence[str], paths: Paths) -> Table:
     rows: list[list[Cell]] = []
     for visit, one, active in zip(names, paths.evolution, paths.active, strict=True):
         ends: list[Cell] = [None] * 4
+        held, lost = len(one.seen), int(one.overwritten.sum())
         if len(one.seen):
             ends = [float(x) for y in (one.mean, one.diversity) for x in (y[0], y[-1])]
         seen = int(one.seen[-1]) if len(one.seen) else 0
-        rows.append([visit, len(one.seen), seen, *ends, _path_text(active)])
+        rows.append([visit, held, lost, seen, *ends, _path_text(active)])
     columns = (
-        *("visit", "generations", "games or batches", "mean fitness, first", "last"),
+        *("visit", "tournaments", "overwritten", "games or batches", "mean fitness, first", "last"),
         *("diversity, first", "last", "its own modules, by layer"),
     )
     return Table(f"{name}: evolution, a row a visit", columns, rows)
@@ -95,30 +102,30 @@ def _evolutions(name: str, names: Sequence[str], paths: Paths) -> Figure:
     rows: list[list[Cell]] = []
     for visit, one in zip(names, paths.evolution, strict=True):
         for i in _some(one, ROWS):
-            rows.append([visit, i + 1, float(one.mean[i]), float(one.diversity[i])])
-    columns = ("visit", "generation", "mean fitness", "diversity")
+            rows.append([visit, int(one.seen[i]), float(one.mean[i]), float(one.diversity[i])])
+    columns = ("visit", "games or batches", "mean fitness", "diversity")
     return Figure(
         f"{name}: fitness and diversity of the population",
         "Mean fitness of the genotypes that were evaluated: raw return, or accuracy from 0 to 1. "
         "Diversity is 0 where all paths are the same, 1 where no two share a module.",
-        [_over_generations(paths, column) for column in ("mean", "diversity")],
+        [_over_games(paths, column) for column in ("mean", "diversity")],
         Table("mean fitness and diversity", columns, rows),
         names,
     )
 
 
-def _over_generations(paths: Paths, column: str) -> LineChart:
+def _over_games(paths: Paths, column: str) -> LineChart:
     lines = []
     for i, one in enumerate(paths.evolution):
         y = getattr(one, column)
-        lines.append(Line(i, [(k + 1, float(y[k])) for k in _some(one, POINTS)]))
+        lines.append(Line(i, [(float(one.seen[k]), float(y[k])) for k in _some(one, POINTS)]))
     if column == "mean":
-        return LineChart("mean fitness", "generation", "", lines, include=(0.0,))
-    return LineChart("diversity", "generation", "", lines, include=(0.0, 1.0))
+        return LineChart("mean fitness", "games or batches", "", lines, include=(0.0,))
+    return LineChart("diversity", "games or batches", "", lines, include=(0.0, 1.0))
 
 
 def _some(one: Evolution, most: int) -> list[int]:
-    """Return the places of at most so many generations, the first and the last among them."""
+    """Return the places of at most so many tournaments, the first and the last among them."""
     n = len(one.seen)
     return sorted({int(i) for i in np.linspace(0, n - 1, min(n, most)).round()})
 

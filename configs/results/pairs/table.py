@@ -467,10 +467,11 @@ def halfway(control: Runs) -> float | None:
 
 
 def overlaps(found: dict[str, Arms]) -> str:
-    """Return how much of their modules PathNet's two paths share, by pair, and by chance."""
-    lines = []
+    """Return how much of their modules PathNet's two paths share, and what evolution did."""
+    lines, settings = list[str](), set[str]()
     for pair, arms in found.items():
         shared, chance, always_on = list[str](), list[str](), False
+        evolved = list[str]()
         for run in arms.get("pathnet", {}).values():
             paths, a = load_paths(run.folder), run.source_place
             assert a is not None
@@ -478,14 +479,22 @@ def overlaps(found: dict[str, Arms]) -> str:
             always_on |= paths.always_on
             shared.append(f"{paths.overlap()[WHOLE][a][b]:.2f}")
             chance.append(f"{paths.overlap_by_chance()[WHOLE][a][b]:.2f}")
+            each = (paths.evolution[a], paths.evolution[b])
+            evolved.append(" and ".join(f"{len(e.seen)} ({e.overwritten.sum():.0f})" for e in each))
+            settings.add(f"{paths.n_active} of {paths.active.shape[2]} modules a layer")
         if shared:
-            lines.append(f"- {title(pair)}: {', '.join(shared)}; by chance {', '.join(chance)}")
+            lines.append(
+                f"- {title(pair)}: {', '.join(shared)}; by chance {', '.join(chance)}; "
+                f"evaluations (genotypes overwritten) on the source and on the target: "
+                f"{'; '.join(evolved)}"
+            )
             if always_on:
                 lines[-1] += " (frozen modules were on, named or not: this does not tell of reuse)"
     if not lines:
         return ""
     head = "Modules that both of PathNet's paths name, of those that either does, each seed:"
-    return "\n".join(["", head, "", *lines, ""])
+    tail = f"PathNet: paths of {', '.join(sorted(settings))}; in the paper 4 of 10 small ones."
+    return "\n".join(["", head, "", *lines, "", tail, ""])
 
 
 # ---------------------------------------------------------------------------------- how it is told

@@ -1,6 +1,6 @@
 """Pairs of noisy binary MNIST tasks (Fernando et al. 2017): generations to a training accuracy.
 
-    python configs/results/pathnet/binary_mnist.py OUT [--seeds 20] [--population 20]
+    python configs/results/pathnet/binary_mnist.py OUT [--seeds 20] [--population 20] [--jobs 1]
 
 A generation is two windows of 50 batches of 16 (PathNet: a tournament). Counted is the first in
 which a window's mean accuracy, batches scored before they are learned from, is at least 98, 99 and
@@ -32,10 +32,13 @@ from __future__ import annotations
 import argparse
 import csv
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from itertools import starmap
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -45,6 +48,7 @@ from torch import Tensor
 from clrl.agents.learner import RunSettings
 from clrl.agents.supervised import Supervised
 from clrl.envs.vision import build_image_sequence
+from clrl.errors import ClrlError
 from clrl.method import Method
 from clrl.methods.pathnet import PathNetMethod
 from clrl.nets.pathnet import PathNet, PathSettings
@@ -62,7 +66,8 @@ INTERVALS = (
     "Means are over tasks, of each one's mean over seeds; medians over all runs; what is not "
     f"within {LIMIT} generations counts as {LIMIT}. Speed-ups are ratios of means, their mean over "
     "tasks geometric. Behind them 95 % percentile bootstrap intervals: 2,000 times seeds drawn "
-    "anew within each task and net, seed 0; all runs share one draw of noise, which they leave out."
+    "anew within each pair and net, both its tasks together, seed 0; all runs share one draw of "
+    "noise, which they leave out."
 )
 PUBLISHED = (
     "Published means (Fernando et al. 2017): 195 from scratch (of which of the two nets is not "
@@ -131,17 +136,21 @@ def generations(learner: Supervised, task: Task) -> dict[float, int]:
     return reached
 
 
+def method_of(arm: str, population: int) -> Method:
+    if arm == "fixed":
+        return Watched()
+    return PathNetMethod(
+        active=ACTIVE,
+        population=population,
+        aggregate="sum",
+        aggregate_last="mean",
+        window=WINDOW,
+    )
+
+
 def run(arm: str, pair: tuple[str, str], seed: int, population: int) -> list[dict[str, Any]]:
     """Return a row for each of the two tasks; no number: not within the limit."""
-    method: Method = Watched()
-    if arm == "pathnet":
-        method = PathNetMethod(
-            active=ACTIVE,
-            population=population,
-            aggregate="sum",
-            aggregate_last="mean",
-            window=WINDOW,
-        )
+    method = method_of(arm, population)
     learner = learner_of(method, pair, len(PAIRS) * seed + PAIRS.index(pair))
     rows: list[dict[str, Any]] = []
     for place, (task, digits) in enumerate(zip(learner.net.spec.tasks, pair, strict=True), 1):
@@ -158,7 +167,7 @@ def overlap(method: PathNetMethod, pair: tuple[str, str]) -> tuple[float, float]
     """Return which share of their modules the two tasks' paths have in common, and by chance."""
     taken = method.state_dict()["paths"]
     active = np.stack([taken[1].numpy(), taken[2].numpy()])
-    paths = Paths(pair, active, active, np.zeros_like(active), False, ())
+    paths = Paths(pair, active, active, np.zeros_like(active), False, (), ACTIVE)
     found = [matrix[WHOLE][0][1] for matrix in (paths.overlap(), paths.overlap_by_chance())]
     assert found[0] is not None and found[1] is not None
     return found[0], found[1]
@@ -169,30 +178,56 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--population", type=int, default=20)
+    parser.add_argument("--jobs", type=int, default=1, help="runs side by side, a thread each")
     args = parser.parse_args()
+    for name in ("seeds", "population", "jobs"):
+        if getattr(args, name) < 1:
+            parser.error(f"--{name} is {getattr(args, name)}: expected 1 or more")
     torch.set_num_threads(1)  # the layers are small
-    args.out.mkdir(parents=True, exist_ok=True)
     path = args.out / "results.csv"
     rows: list[dict[str, Any]] = []
     if path.exists():
         with path.open(newline="") as file:
             rows = list(csv.DictReader(file))
         if others := {row.get("population", "unknown") for row in rows} - {str(args.population)}:
-            sys.exit(
+            raise ClrlError(
                 f"{path} is of a population of {', '.join(sorted(others))}, not {args.population}: "
-                "give another OUT"
+                "give another OUT",
+                2,
             )
     done = {(row["pair"], str(row["seed"]), row["arm"]) for row in rows}
-    for seed in range(args.seeds):  # the outer loop: stopped early, all pairs have as many
-        for pair in PAIRS:
-            for arm in ARMS:
-                if (" then ".join(pair), str(seed), arm) in done:
-                    continue
-                rows += run(arm, pair, seed, args.population)
-                write(path, rows)
-                print(*rows[-2:], sep="\n", flush=True)
-                (args.out / "table.md").write_text(table(rows))
+    missing = [
+        (arm, pair, seed, args.population)
+        for seed in range(args.seeds)  # the outer loop: stopped early, all pairs have as many
+        for pair in PAIRS
+        for arm in ARMS
+        if (" then ".join(pair), str(seed), arm) not in done
+    ]
+    for found in made(missing, args.jobs):
+        rows = sorted([*rows, *found], key=order)
+        args.out.mkdir(parents=True, exist_ok=True)
+        write(path, rows)
+        (args.out / "table.md").write_text(table(rows))
+        print(*found, sep="\n", flush=True)
     print(table(rows))
+
+
+def made(
+    missing: Sequence[tuple[str, tuple[str, str], int, int]], jobs: int
+) -> Iterator[list[dict[str, Any]]]:
+    """Make runs and return the rows of each as it is through."""
+    if jobs == 1:
+        yield from starmap(run, missing)
+        return
+    with ProcessPoolExecutor(jobs, mp_context=get_context("fork")) as pool:
+        for future in as_completed([pool.submit(run, *each) for each in missing]):
+            yield future.result()
+
+
+def order(row: dict[str, Any]) -> tuple[int, ...]:
+    pairs = [" then ".join(pair) for pair in PAIRS]
+    places = pairs.index(row["pair"]), ARMS.index(row["arm"]), int(row["place"])
+    return (int(row["seed"]), *places)
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -206,25 +241,37 @@ def write(path: Path, rows: list[dict[str, Any]]) -> None:
 
 # ---------------------------------------------------------------------------------------- table
 
-Counts = NDArray[np.float64]  # of one task, arm and place: a number a seed
+
+class Counts(NamedTuple):
+    """Generations of one task, by one net, in one place: numbers of its runs, one a seed.
+
+    Both tasks of a pair are of the same runs: they are drawn anew together.
+    """
+
+    values: NDArray[np.float64]  # (n,)
+    drawn: NDArray[np.float64]  # (DRAWS, n)
+
+
+DRAWS = 2_000
 
 
 def counts(rows: Sequence[dict[str, Any]], arm: str, place: int, threshold: float) -> list[Counts]:
     """Return generations by task, in the order of `PAIRS`' second tasks; `LIMIT` if not reached."""
-    return [
-        np.array(
-            [
-                float(row[str(threshold)] or LIMIT)
-                for row in rows
-                if (row["arm"], int(row["place"]), row["task"]) == (arm, place, task)
-            ]
+    found = []
+    for _, task in PAIRS:
+        (k,) = (k for k, pair in enumerate(PAIRS) if pair[place - 1] == task)
+        own = [r for r in rows if (r["arm"], r["pair"]) == (arm, " then ".join(PAIRS[k]))]
+        values = np.array(
+            [float(r[str(threshold)] or LIMIT) for r in own if int(r["place"]) == place]
         )
-        for _, task in PAIRS
-    ]
+        n = len(values)
+        chance = np.random.default_rng([0, ARMS.index(arm), k])
+        found.append(Counts(values, values[chance.integers(max(n, 1), size=(DRAWS, n))]))
+    return found
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """Return generations and speed-ups with 95 % bootstrap intervals, seeds drawn within tasks."""
+    """Return generations and speed-ups with 95 % bootstrap intervals."""
     lines = [
         "| net | training accuracy | runs | from scratch: mean (median) | second: mean (median) | "
         f"not within {LIMIT}: from scratch, second | speed-up | PathNet second over fixed from "
@@ -234,7 +281,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     for threshold in reversed(THRESHOLDS):
         for arm in ARMS:
             first, second = (counts(rows, arm, place, threshold) for place in (1, 2))
-            if not all(map(len, [*first, *second])):
+            if not all(c.values.size for c in (*first, *second)):
                 continue
             late = [
                 sum(
@@ -247,12 +294,12 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
             across = []
             for place in (1, 2):
                 fixed = counts(rows, "fixed", place, threshold)
-                known = arm == "pathnet" and all(map(len, fixed))
+                known = arm == "pathnet" and all(c.values.size for c in fixed)
                 across.append(speed_up(fixed, second) if known else "")
             cells = [
                 arm,
                 f"{100 * threshold:g} %",
-                str(sum(map(len, second))),
+                str(sum(c.values.size for c in second)),
                 middle(first),
                 middle(second),
                 f"{late[0]}, {late[1]}",
@@ -267,10 +314,10 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         told = []
         for arm in ARMS:
             first, second = (counts(rows, arm, place, primary)[k] for place in (1, 2))
-            if len(first) and len(second):
+            if first.values.size and second.values.size:
                 told.append(
-                    f"{arm} {first.mean():.0f} from scratch, {second.mean():.0f} second, "
-                    f"speed-up {speed_up([first], [second])}"
+                    f"{arm} {first.values.mean():.0f} from scratch, {second.values.mean():.0f} "
+                    f"second, speed-up {speed_up([first], [second])}"
                 )
         shares = [
             (float(row["overlap"]), float(row["by_chance"]))
@@ -287,35 +334,27 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 def middle(by_task: Sequence[Counts]) -> str:
     """Return the mean over tasks of their means, with its interval, and the median of all."""
-    value = np.mean([x.mean() for x in by_task])
-    low, high = np.percentile(
-        [np.mean([x.mean() for x in drawn]) for drawn in draws(by_task)], ENDS
-    )
-    return f"{value:.0f}, {low:.0f} to {high:.0f} ({np.median(np.concatenate(by_task)):.0f})"
+    value = np.mean([c.values.mean() for c in by_task])
+    low, high = np.percentile(np.mean([c.drawn.mean(1) for c in by_task], axis=0), ENDS)
+    median = np.median(np.concatenate([c.values for c in by_task]))
+    return f"{value:.0f}, {low:.0f} to {high:.0f} ({median:.0f})"
 
 
 def speed_up(control: Sequence[Counts], ours: Sequence[Counts]) -> str:
     """Return the geometric mean over tasks of mean control over mean ours, with its interval."""
-    low, high = np.percentile(
-        [ratio(drawn[: len(control)], drawn[len(control) :]) for drawn in draws([*control, *ours])],
-        ENDS,
-    )
-    return f"{ratio(control, ours):.2f} ({low:.2f} to {high:.2f})"
-
-
-def ratio(control: Sequence[Counts], ours: Sequence[Counts]) -> float:
-    logs = [np.log(a.mean() / b.mean()) for a, b in zip(control, ours, strict=True)]
-    return float(np.exp(np.mean(logs)))
+    pairs = list(zip(control, ours, strict=True))
+    value = np.exp(np.mean([np.log(a.values.mean() / b.values.mean()) for a, b in pairs]))
+    drawn = [np.log(a.drawn.mean(1) / b.drawn.mean(1)) for a, b in pairs]
+    low, high = np.exp(np.percentile(np.mean(drawn, axis=0), ENDS))
+    return f"{value:.2f} ({low:.2f} to {high:.2f})"
 
 
 ENDS = (2.5, 97.5)
 
 
-def draws(samples: Sequence[Counts], n: int = 2_000) -> list[list[Counts]]:
-    """Draw each sample's runs anew, n times: no two of them are paired."""
-    chance = np.random.default_rng(0)
-    return [[x[chance.integers(len(x), size=len(x))] for x in samples] for _ in range(n)]
-
-
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except ClrlError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -8,7 +8,7 @@ OUT
     paths.svg        each visit's path through the modules: new, reused, frozen
     overlap.svg      which share of modules two visits' genotypes have in common, and by chance
     frozen.svg       which share of modules is frozen after each visit, by layer
-    evolution.svg    mean fitness and diversity of the population over generations
+    evolution.svg    mean fitness and diversity of the population over games or batches
 """
 
 from __future__ import annotations
