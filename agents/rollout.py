@@ -98,7 +98,7 @@ class OnPolicy(Learner):
     def setup(self, method: Method, spec: NetSpec, settings: RunSettings) -> None:
         super().setup(method, spec, settings)
         shares(self.n_envs, len(method.mixture(spec.tasks)))  # refused now, not at a later visit
-        method.require_envs(self.n_envs)
+        method.require_rollout(self.n_envs, self.n_steps, 2 if settings.bf16 else 4)
         self._env: VectorEnv | None = None
         self._evaluation_envs: dict[tuple[int, int], VectorEnv] = {}  # by task and episodes
 

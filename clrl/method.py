@@ -44,10 +44,15 @@ class Method:
         """The net made by `build`."""
         return self._net
 
-    def require_envs(self, n: int) -> None:
-        """Refuse a number of environments that cannot play at once; any will do here.
+    def require_rollout(self, n_envs: int, n_steps: int, bytes_per_value: int) -> None:
+        """Refuse rollouts that cannot be played or kept; any will do here.
 
-        Called by learners of games, before anything begins.
+        Called by learners of games after `build`, before anything begins.
+
+        Args:
+            n_envs: environments that play at once.
+            n_steps: steps of each; so many observations are kept until they are learned from.
+            bytes_per_value: of activations that are kept with them: 2 in bfloat16.
 
         Raises:
             ClrlError: (exit 2) too many, or too few.

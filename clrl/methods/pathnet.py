@@ -165,13 +165,13 @@ class PathNetMethod(Method):
         self._make_population()
         return self._paths
 
-    def require_envs(self, n: int) -> None:
+    def require_rollout(self, n_envs: int, n_steps: int, bytes_per_value: int) -> None:
         if self.population is None:
-            self._require_rivals("method.population is null, and agent.n_envs", n)
-        elif 1 < self.population < n:
+            self._require_rivals("method.population is null, and agent.n_envs", n_envs)
+        elif 1 < self.population < n_envs:
             raise ClrlError(
-                f"agent.n_envs is {n}: expected at most {self.population}, a genotype for each "
-                f"environment, as method.population is {self.population}",
+                f"agent.n_envs is {n_envs}: expected at most {self.population}, a genotype for "
+                f"each environment, as method.population is {self.population}",
                 2,
             )
 

@@ -15,7 +15,6 @@ from clrl.types import ClrlError, Net, NetSpec, Task
 __all__ = ["Progressive"]
 
 CONTAINER = Path("/sys/fs/cgroup")
-OBSERVATIONS = 1_024  # kept with their contexts, in the estimate of memory: PPO's usual rollout
 
 
 @dataclass
@@ -30,9 +29,10 @@ class Progressive(Method):
     trains what no other column reads of it: all of it if it is still the last, else its heads and
     the adapter below them. No other task is changed by that.
 
-    Differs from the paper in the learner and, unless configured, in nothing else. Its baselines 1
-    to 3 are `finetune` on the target alone, `frozen` and `finetune` on source and target; the
-    fourth is `random_first` on the target alone.
+    Differs from the paper in the learner; what the paper leaves open, such as initial weights,
+    biases and one V for both heads, is listed at `ProgressiveNet`. Its baselines 1 to 3 are
+    `finetune` on the target alone, `frozen` and `finetune` on source and target; the fourth is
+    `random_first` on the target alone.
     """
 
     adapter: bool = True
@@ -84,32 +84,41 @@ class Progressive(Method):
             init=self.init,
         )
         self._net = self._columns = ProgressiveNet(spec, settings)
-        _check_memory(self._columns, len(spec.tasks) + self.random_first)
+        self._require_memory()
         if self.random_first:
             self._columns.add_column(1)
         return self._columns
+
+    def require_rollout(self, n_envs: int, n_steps: int, bytes_per_value: int) -> None:
+        self._require_memory(n_envs, n_steps, bytes_per_value)
 
     def begin_task(self, task: Task) -> None:
         self._columns.add_task(task)
         self._columns.train_only(task)
 
+    def _require_memory(self, n_envs: int = 0, n_steps: int = 0, bytes_per_value: int = 4) -> None:
+        """Refuse what cannot fit into the machine's memory, by what the last task needs at least.
 
-def _check_memory(net: ProgressiveNet, n_columns: int) -> None:
-    """Refuse what cannot fit into the machine's memory, by an estimate of what the last task needs.
-
-    Counted are all weights; gradient and Adam's two moments of the last column; and the contexts of
-    `OBSERVATIONS` observations (a rollout of another size keeps as many times more, or fewer). A
-    GPU's memory is not looked at.
-    """
-    weights = sum(net.column_size(k) for k in range(n_columns))
-    kept = OBSERVATIONS * net.context_size(n_columns - 1)
-    needed = 4 * (weights + 3 * net.column_size(n_columns - 1) + kept)
-    available = _available_memory()
-    if available is not None and needed > available:
+        Counted are all weights; gradient and Adam's two moments of the last column; and, of games,
+        frozen columns' activations for a whole rollout, which are computed once and kept. A GPU's
+        memory is not looked at.
+        """
+        net, n = self._columns, len(self._columns.spec.tasks) + self.random_first
+        weights, last = sum(net.column_size(k) for k in range(n)), net.column_size(n - 1)
+        kept = n_envs * n_steps * net.context_size(n - 1)
+        needed = 4 * (weights + 3 * last) + bytes_per_value * kept
+        available = _available_memory()
+        if available is None or needed <= available:
+            return
+        what, remedy = f"{weights / 1e6:.0f} million weights", "fewer tasks, a smaller net.body"
+        if kept:
+            what += (
+                f", and {kept / 1e6:.0f} million activations of {n_envs} x {n_steps} observations"
+            )
+            remedy += ", fewer agent.n_envs or agent.n_steps"
         raise ClrlError(
-            f"{n_columns} columns need some {needed / 1e9:.2f} GB ({weights / 1e6:.0f} million "
-            f"weights, and {kept / 1e6:.0f} million activations), but {available / 1e9:.2f} GB are "
-            "available: choose fewer tasks, a smaller net.body or a lower method.width",
+            f"{n} columns need some {needed / 1e9:.2f} GB ({what}), but {available / 1e9:.2f} GB "
+            f"are available: choose {remedy} or a lower method.width",
             2,
         )
 

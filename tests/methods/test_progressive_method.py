@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -214,18 +215,58 @@ def test_where_the_task_is_not_known_it_is_refused():
 def test_more_columns_than_memory_holds_are_refused_before_they_are_made(monkeypatch):
     tasks = tuple(Task(k, str(k), 6) for k in range(10))
     spec = NetSpec((4, 84, 84), body("pnn"), tasks)
-    context = 9 * (12 * 400 + 12 * 81 + 12 * 42 + 256)
-    # what is kept of a rollout alone fills what there is
-    monkeypatch.setattr(progressive, "_available_memory", lambda: 4 * 1024 * context)
-    with pytest.raises(
-        ClrlError, match=r"10 columns need some 0\.27 GB .*0\.24 GB are avail"
-    ) as caught:
+    probe = Progressive().build(spec)
+    context = 9 * (12 * 400 + 12 * 81 + 12 * 42 + 256)  # of an observation, before the tenth
+    weights, last = sum(map(probe.column_size, range(10))), probe.column_size(9)
+    exact = 4 * (weights + 3 * last)  # weights, the last one's gradient and Adam's moments
+
+    def available(n_bytes: int | None) -> None:
+        monkeypatch.setattr(progressive, "_available_memory", lambda: n_bytes)
+
+    available(exact - 1)
+    with pytest.raises(ClrlError, match=r"10 columns need some 0\.03 GB \(6 million") as caught:
         Progressive().build(spec)
     assert caught.value.exit_code == 2
-    monkeypatch.setattr(progressive, "_available_memory", lambda: 10**9)
-    assert not list(Progressive().build(spec).parameters())
-    monkeypatch.setattr(progressive, "_available_memory", lambda: None)
+    available(exact)
+    method = Progressive()
+    assert not list(method.build(spec).parameters())  # pictures keep nothing more
+    with pytest.raises(ClrlError, match="11 columns need"):
+        Progressive(random_first=True).build(spec)
+    for n_envs, n_steps, n_bytes in ((8, 128, 4), (8, 128, 2), (64, 128, 4)):
+        kept = n_bytes * n_envs * n_steps * context
+        available(exact + kept - 1)
+        with pytest.raises(ClrlError, match=rf" of {n_envs} x 128 observ.*fewer agent\.n_envs"):
+            method.require_rollout(n_envs, n_steps, n_bytes)
+        available(exact + kept)
+        method.require_rollout(n_envs, n_steps, n_bytes)
+    available(None)
     Progressive().build(spec)
+
+
+def test_what_a_rollout_keeps_is_counted_before_a_folder_is_made(monkeypatch, tmp_path):
+    """By the run's own agent and precision."""
+    source = """
+    name: toy
+    sequence: {tasks: [Freeway, Breakout], steps: 64}
+    agent: {name: ppo, n_envs: 4, n_steps: 16, batch_size: 32, n_epochs: 1}
+    method: {name: progressive}
+    net: {body: mlp, hidden: [12, 8]}
+    evaluation: {every: 0, episodes: 1}
+    threads: 1
+    device: cpu
+    """
+    (tmp_path / "toy.yaml").write_text(textwrap.dedent(source))
+    asked: list[tuple[int, int, int]] = []
+    monkeypatch.setattr(Progressive, "require_rollout", lambda self, *counts: asked.append(counts))
+    for precision in ("float32", "bf16"):
+        config = load_config(tmp_path / "toy.yaml", [f"precision={precision}", f"name={precision}"])
+        train(config, tmp_path, toy_sequence(2))
+    assert asked == [(4, 16, 4), (4, 16, 2)]
+    monkeypatch.undo()
+    monkeypatch.setattr(progressive, "_available_memory", lambda: 0)
+    with pytest.raises(ClrlError, match=r"2 columns need some .* GB are available"):
+        train(load_config(tmp_path / "toy.yaml"), tmp_path, toy_sequence(2))
+    assert not (tmp_path / "toy").exists()
 
 
 def test_the_limit_of_a_container_counts(monkeypatch, tmp_path):
