@@ -56,6 +56,7 @@ def test_sources_come_first_and_pairs_that_begin_alike_share_them(made, tmp_path
         assert config.sequence.tasks == ((target,) if alone else ("CrazyClimber", target))
     for config in (*sources.values(), *arms.values()):
         assert (config.precision, config.sequence.steps) == ("bf16", 90_000)
+        assert config.evaluation.every == 18_000  # five times
 
 
 def test_what_is_made_is_what_the_table_takes(made, load_script):
@@ -70,6 +71,30 @@ def test_what_is_made_is_what_the_table_takes(made, load_script):
         for place, value in table.settings_of(to_dict(config), arm).items():
             assert agreed.setdefault(place, value) == value, (arm, place)
     assert agreed["sequence.steps", "all"] == 150_000
+
+
+def test_nothing_goes_on_from_a_source_that_failed(script, tmp_path, monkeypatch):
+    queued = []
+
+    def fail(jobs, at_a_time, signals, ended):
+        queued.append([job.title for job in jobs])
+        for job in jobs:
+            ended(job, "it broke")
+
+    monkeypatch.setattr(script, "in_processes", fail)
+    words = ["make_runs.py", str(tmp_path / "runs"), "--pairs", "p1", "--arms", "b1,b3"]
+    monkeypatch.setattr(sys, "argv", [*words, "--seeds", "0,0"])
+    with pytest.raises(ClrlError, match=r"failed: p1_source, seed 0; see .*\.log"):
+        script.main()
+    assert queued == [["p1_source, seed 0"]]
+    monkeypatch.setattr(sys, "argv", [*words, "--arms", "b1,b1", "--seeds", "0,0"])
+    with pytest.raises(ClrlError, match="failed: p1_b1, seed 0"):
+        script.main()
+    assert queued[1:] == [[], ["p1_b1, seed 0"]]
+    monkeypatch.setattr(sys, "argv", ["make_runs.py", str(tmp_path / "other"), "nothing=1"])
+    with pytest.raises(ClrlError, match="nothing"):
+        script.main()
+    assert not (tmp_path / "other").exists()
 
 
 def test_what_is_done_is_not_made_again_and_other_settings_are_refused(made):

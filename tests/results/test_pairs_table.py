@@ -77,10 +77,11 @@ def write(
     (folder / "summary.json").write_text(json.dumps(summary))
     config: dict[str, Any] = {"precision": "bf16", "method": METHODS[arm]}
     config["sequence"] = {"steps": 1_000}
-    config["evaluation"] = {"every": 100, "episodes": 3}
+    config["evaluation"] = {"every": 100, "episodes": 3, "policy": "sampled"}
     config["agent"] = {"n_envs": 16, "n_steps": 64, "learning_rate": 5e-4}
     config["protocol"] = {"preset": "classic"}
     config["net"] = {"body": "pathnet_atari" if "pathnet" in arm else "a3c", "heads": "per_task"}
+    config["net"]["hidden"] = "none"
     for key, value in (settings or {}).items():
         part, _, inner = key.partition(".")
         config[part] = config[part] | {inner: value} if inner else value
@@ -121,6 +122,29 @@ def test_scores_and_differences_are_those_worked_by_hand(table, tmp_path):
     assert "areas over steps 0 to 100 of" in text
     half = stats.t.ppf(0.975, 2) * np.std([2, 2, 5], ddof=1) / np.sqrt(3)
     assert f"two columns less 3 fine-tuned: 3.0 ± {half:.1f} (2.0, 2.0, 5.0)" in text
+
+
+def test_two_columns_stand_beside_fine_tuning_and_a_random_column_too(table, tmp_path):
+    for seed, (b3, b4, pnn) in enumerate([(4.0, 4.0, 8.0), (4.0, 6.0, 8.4), (4.0, 9.0, 8.2)]):
+        write(tmp_path, "b3", seed, 0.0, b3)
+        write(tmp_path, "b4", seed, 0.0, b4)
+        write(tmp_path, "pnn", seed, 0.0, pnn)
+    text = text_of(table, tmp_path)
+    assert beside(text, "two columns", "3 fine-tuned")[1] == "205 (200 to 210)"  # 24.6 / 12
+    assert beside(text, "two columns", "4 beside a random column")[1].startswith("129 (")
+    ours, theirs = "two columns", "4 beside a random column"
+    assert f"{ours} less {theirs}: 0.9 ± 3.0 (2.0, 1.2, -0.4)" in text
+    assert "Settled, of these 2 differences" in text
+    assert f"): two columns above 3 fine-tuned ({SOURCE} to {TARGET}). What" in text
+
+
+def test_the_criterion_of_speed_is_between_a_controls_first_and_last_scores(table, tmp_path):
+    write(tmp_path, "b1", 0, 10.0, 12.0, 30.0)
+    write(tmp_path, "pnn", 0, 10.0, 19.0, 30.0)  # 20 between the two is arrived at with 30
+    assert beside(text_of(table, tmp_path), "two columns")[4] == "1.00"
+    write(tmp_path, "b1", 1, 10.0, 21.0, 30.0)
+    write(tmp_path, "pnn", 1, 10.0, 17.0, 21.0)
+    assert beside(text_of(table, tmp_path), "two columns")[4] == "1.00, 0.50"
 
 
 def test_the_score_above_random_play_takes_it_off_both_sides(table, tmp_path):
@@ -320,6 +344,8 @@ def test_a_source_is_learned_from_half_of_the_way_to_the_best_run_on(table, tmp_
         ("sequence.steps", 2_000),
         ("evaluation.every", 50),
         ("evaluation.episodes", 5),
+        ("evaluation.policy", "greedy"),
+        ("net.hidden", "some"),
         ("agent.n_envs", 8),
         ("agent.learning_rate", 1.0),
         ("protocol.preset", "machado"),

@@ -1,13 +1,15 @@
 """Make the runs that `table.py` compares: a source once for each seed, then every arm of each pair.
 
-    python configs/results/pairs/make_runs.py RUNS precision=bf16 threads=1 [KEY=VALUE...]
+    python configs/results/pairs/make_runs.py RUNS [precision=bf16 threads=1 KEY=VALUE...]
         [--pairs p1,p3] [--arms b1,b3,pnn] [--seeds 0,1,2] [--jobs 2]
 
 By `configs/pair_*.yaml`, into `RUNS/<pair>_<arm>/seed<k>`; sources, which are baseline 1 of another
 game, into `RUNS/<pair>_source/seed<k>`: two columns and baselines 2 and 3 of a seed go on from it.
 PathNet learns the source by itself. The pair of Freeway has visits of 150,000 steps, as in the
-files; the others, which begin to be learned at once, of 90,000. KEY=VALUE goes to every run. What
-is done is not made again: stopped, the same command goes on. What runs print is in RUNS/*.log.
+files; the others, which begin to be learned at once, of 90,000. KEY=VALUE goes to every run: 63
+runs and 6 sources, 2 to 9 minutes each on a core with units for bfloat16 (on others leave
+`precision=bf16` out). What is done is not made again: stopped, the same command goes on. What runs
+print is in RUNS/*.log.
 """
 
 from __future__ import annotations
@@ -42,25 +44,25 @@ SHARING = ("b2", "b3", "pnn")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("runs", type=Path)
-    parser.add_argument("changes", nargs="*", metavar="KEY=VALUE")
-    parser.add_argument("--pairs", default=",".join(PAIRS))
-    parser.add_argument("--arms", default=",".join(ARMS))
-    parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--jobs", type=int, default=1)
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("runs", type=Path, help="where they go")
+    parser.add_argument("changes", nargs="*", metavar="KEY=VALUE", help="for every run")
+    parser.add_argument("--pairs", default=",".join(PAIRS), help="default: %(default)s")
+    parser.add_argument("--arms", default=",".join(ARMS), help="default: %(default)s")
+    parser.add_argument("--seeds", default="0,1,2", help="default: %(default)s")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time; then threads=1")
     args = parser.parse_intermixed_args()
     if args.jobs < 1:
         parser.error(f"--jobs is {args.jobs}: expected 1 or more")
     if not all(seed.isdecimal() for seed in args.seeds.split(",")):
         parser.error(f"--seeds is {args.seeds!r}: expected numbers with commas between them")
-    pairs, arms, seeds = args.pairs.split(","), args.arms.split(","), args.seeds.split(",")
+    lists = (args.pairs.split(","), args.arms.split(","), map(int, args.seeds.split(",")))
+    pairs, arms, seeds = (list(dict.fromkeys(one)) for one in lists)  # each once
     for name, known in [*((x, PAIRS) for x in pairs), *((x, ARMS) for x in arms)]:
         if name not in known:
             parser.error(f"{name!r}: expected one of {', '.join(known)}")
     args.runs = args.runs.resolve()  # as it stands in configurations
-    args.runs.mkdir(parents=True, exist_ok=True)
-    plan = [(pair, arm, int(seed)) for seed in seeds for pair in pairs for arm in arms]
+    plan = [(pair, arm, seed) for seed in seeds for pair in pairs for arm in arms]
     sources = {
         job.path: job
         for pair, arm, seed in plan
@@ -69,6 +71,7 @@ def main() -> None:
     }
     rest = [arm_job(args.runs, *one, args.changes) for one in plan]
     stages = missing(list(sources.values())), missing(rest)
+    args.runs.mkdir(parents=True, exist_ok=True)
     failed: list[str] = []
 
     def ended(job: Job, problem: str) -> None:

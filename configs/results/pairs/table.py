@@ -32,6 +32,7 @@ it. An arm less another: 95 % t interval of the differences by seed.
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
 import sys
@@ -83,6 +84,8 @@ COMPARED = [  # an arm, its control, and from which runs the criterion of speed 
     ("b3", "b1", "b1"),
     ("b4", "b1", "b1"),
     ("pnn", "b1", "b1"),
+    ("pnn", "b3", "b1"),
+    ("pnn", "b4", "b1"),
     ("pathnet", "pathnet_alone", "pathnet_alone"),
     ("pathnet", "b1", "b1"),
     ("pathnet", "b3", "b1"),
@@ -138,8 +141,15 @@ Arms = dict[str, Runs]
 
 
 def main() -> None:
-    runs, out = Path(sys.argv[1]), Path(sys.argv[2])
-    instead = dict(given(text) for text in sys.argv[3:])
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("runs", type=Path, help="holds <pair>_<arm>/seed<k>, by make_runs.py")
+    parser.add_argument("out", type=Path, help="where the table, its data and the figure go")
+    parser.add_argument(
+        "instead", nargs="*", metavar="PAIR_ARM=FOLDER", help="p1_pnn=runs/mine: runs of your own"
+    )
+    arguments = parser.parse_args()
+    runs, out = arguments.runs, arguments.out
+    instead = dict(given(text) for text in arguments.instead)
     found = {pair: runs_of(runs, pair, instead) for pair in PAIRS}
     found = {pair: arms for pair, arms in found.items() if arms}
     if not found:
@@ -342,7 +352,26 @@ def table(found: dict[str, Arms]) -> str:
             if set(arms.get(arm, ())) & set(arms.get(other, ())):
                 names = f"{ARMS[arm][0]} less {ARMS[other][0]}"
                 told.append(f"    - {names}: {difference(of_arm[arm], of_arm[other])}")
-    return "\n".join([*told, ""])
+    return "\n".join([*told, "", settled(found), ""])
+
+
+def settled(found: dict[str, Arms]) -> str:
+    """Return which of the differences have intervals that leave out 0, and what that is worth."""
+    sure, n = list[str](), 0
+    for pair, arms in found.items():
+        of_arm = areas(arms)
+        for arm, other in DIFFERENCES:
+            each = paired_differences(of_arm.get(arm, {}), of_arm.get(other, {}))
+            if (interval := t_interval(list(each.values()))) is None:
+                continue
+            n += 1
+            if interval.low > 0 or interval.high < 0:
+                order = "above" if interval.low > 0 else "below"
+                sure.append(f"{ARMS[arm][0]} {order} {ARMS[other][0]} ({title(pair)})")
+    return (
+        f"Settled, of these {n} differences (intervals without 0; by chance alone about one in "
+        f"twenty has none): {'; '.join(sure) or 'none'}. What is not named here is open."
+    )
 
 
 def learned(found: dict[str, Arms]) -> list[str]:
@@ -399,6 +428,12 @@ def compared(found: dict[str, Arms]) -> list[str]:
 def notes(found: dict[str, Arms]) -> list[str]:
     """Return what a reader must know of the comparisons."""
     told = [
+        "- Transfer score: the arm's mean area over that of what it stands beside, times 100 (Rusu "
+        "et al. 2016, whose areas are of training games, not of evaluations); above random: the "
+        "same with random play taken off both. Forward transfer: Continual World's, of "
+        "human-normalised scores. Relative speed: steps to a criterion of what it stands beside "
+        "over the arm's, each seed; by area: areas below the criterion, likewise. In brackets 95 % "
+        "bootstrap intervals over seeds; behind ±, below, Student's of differences by seed.",
         f"- Controls: `{ARMS['b1'][0]}` is the target alone with the net of arms 1 to 4 and of two "
         f"columns; `{ARMS['pathnet_alone'][0]}` is the target alone with PathNet's net, PathNet's "
         f"own control. The criterion of speed is that of `{ARMS['b1'][0]}`, beside "
