@@ -21,6 +21,7 @@ from clrl.run.train import train
 from clrl.study import features, sensitivity
 from clrl.study.features import sensitivities
 from clrl.study.figures import save, shares_figure
+from clrl.study.report import write_report
 from clrl.study.sensitivity import (
     Noise,
     Sensitivities,
@@ -334,6 +335,19 @@ def test_a_finished_run_is_analysed_and_left_as_it_is(run: Path):
         np.testing.assert_allclose(shares.share.sum(1), 1)
         assert (shares.share > 0).all()
     assert [[len(units) for units in row] for row in first.fisher] == [[32] * 3] * 2
+
+
+def test_a_report_shows_what_lies_in_the_run(run: Path, tmp_path: Path):
+    found = sensitivities(run, states=50, perturb=False, sequence=toy_sequence(2))
+    found.save(run / "sensitivities_toy-b.json")
+    write_report([run], out=tmp_path, normalise=lambda *_: None)
+    (run / "sensitivities_toy-b.json").unlink()
+    report = (tmp_path / "report.md").read_text()
+    assert "columns that toy-b rests on, AFS (Fisher)" in report
+    assert "columns that toy-b rests on, APS" not in report
+    (line,) = (line for line in report.splitlines() if line.startswith("| fc 2 |"))
+    shown = [float(cell) for cell in line.strip("| ").split("|")[1:]]
+    np.testing.assert_allclose(shown, found.afs.share[1], atol=6e-3)
 
 
 def test_an_earlier_task_is_analysed_in_its_own_column(run: Path):

@@ -1,8 +1,8 @@
 """What columns cost: parameters, time and memory of 1 to 10 of them, as table and figure.
 
-    python configs/results/progressive/cost.py [--columns 10] [--pairs 5] [--device cpu]
+    python configs/results/progressive/cost.py OUT [--columns 10] [--pairs 5] [--device cpu]
 
-Writes `cost.json` and draws `cost.svg` beside this file. Times are measured beside column 1's, in
+Writes `OUT/cost.json` and draws `OUT/cost.svg`. Times are measured beside column 1's, in
 the same minutes of the machine (see `clrl.bench.progressive`): a step of training with PPO in the
 last column, emulators left out; and an observation answered, in a batch of 8, frozen columns
 included. Memory is counted, not measured: what training the last column keeps, which is all
@@ -28,18 +28,19 @@ from clrl.nets.progressive import ProgressiveNet
 from clrl.study.figures import COLORS, save
 from clrl.types import NetSpec, Task
 
-HERE = Path(__file__).parent
 SHAPE, N_ACTIONS, N_ENVS = (4, 84, 84), 6, 8
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("out", type=Path, metavar="OUT")
     parser.add_argument("--columns", type=int, default=10)
     parser.add_argument("--body", choices=BODIES, default="pnn")
     parser.add_argument("--pairs", type=int, default=5, help="how often each side is measured")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     given = parser.parse_args()
     setting = Setting(pairs=given.pairs, device=given.device)
+    given.out.mkdir(parents=True, exist_ok=True)
     rows = []
     print("| columns | million parameters | training step | of column 1 | observation | memory |")
     print("|---:|---:|---:|---:|---:|---:|")
@@ -49,8 +50,8 @@ def main() -> None:
         cells += f"| {row['training_ratio']:.2f} | {1e3 * row['observation_seconds']:.2f} ms "
         print(cells + f"| {total(row):.0f} MB |", flush=True)
     where = {"body": given.body, "pairs": given.pairs, "machine": machine(given.device)}
-    (HERE / "cost.json").write_text(json.dumps(where | {"rows": rows}, indent=1) + "\n")
-    save(drawn(rows, given.body), HERE / "cost.svg")
+    (given.out / "cost.json").write_text(json.dumps(where | {"rows": rows}, indent=1) + "\n")
+    save(drawn(rows, given.body), given.out / "cost.svg")
 
 
 def measured(setting: Setting, n: int, name: str) -> dict[str, float]:

@@ -1,10 +1,11 @@
 """Which features transferred: sensitivities of finished runs, as JSON, table and figure.
 
-    python configs/results/progressive/features.py [RUN...] [--task NAME] [--no-aps]
+    python configs/results/progressive/features.py OUT [RUN...] [--task NAME] [--no-aps]
 
 RUN is a run folder of method progressive, `runs/NAME/seedK`: its newest checkpoint plays the task
-(by default the last one begun), and what is found is written to `NAME_TASK_seedK.json` beside this
-file. All such files are then printed as a Markdown table and drawn, shares being means over seeds:
+(by default the last one begun), and what is found is written to `OUT/NAME_TASK_seedK.json`, and to
+`RUN/sensitivities_TASK.json`, which `clrl report` shows. All such files in OUT, earlier ones too,
+are then printed as a Markdown table and drawn, shares being means over seeds:
 `features_PAIR.svg`, PAIR being what NAME begins with up to a `_`, has a panel for each NAME and
 TASK. Takes some minutes a run, most of them for APS.
 
@@ -12,7 +13,8 @@ A net that plays hardly better than chance rests on little that noise could take
 less than a tenth of the way from random play to a human is left out of the means, and named, with
 its score, under the table and the figure. What is shown is thus of the seeds that learned the task,
 and on condition of it. A run that cannot be analysed at all is told there too. The exit status is 1
-only if no run could be.
+only if no run could be; then nothing is drawn. (Learned is not what pairs/table.py calls so: half
+of the way to the best from scratch. Here a tenth of a human's is enough to rest on something.)
 
 Runs of baseline 4 (`pair_baseline4.yaml`) are the control of reuse: their first column is random,
 and what the policy rests on it is what it would take from any features. A source's column is
@@ -35,12 +37,12 @@ from clrl.study.features import sensitivities
 from clrl.study.figures import save, shares_figure
 from clrl.study.sensitivity import Sensitivities, Shares, load_sensitivities
 
-HERE = Path(__file__).parent
 LEARNED = 0.1  # of the way from random play to a human's score
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("out", type=Path, metavar="OUT")
     parser.add_argument("runs", nargs="*", type=Path, metavar="RUN")
     parser.add_argument("--task", help="the target; else the task begun last")
     parser.add_argument("--states", type=int, default=2_048, help="of the Fisher information")
@@ -57,20 +59,22 @@ def main() -> None:
         except ClrlError as error:
             failed.append(f"{name}, {seed}: not analysed: {error}")
             continue
-        found.save(HERE / f"{name}_{found.task}_{seed}.json")
+        given.out.mkdir(parents=True, exist_ok=True)
+        found.save(given.out / f"{name}_{found.task}_{seed}.json")
+        found.save(run / f"sensitivities_{found.task}.json")
         learned += has_learned(found)
-    drawn, left_out = panels()
+    drawn, left_out = panels(given.out)
     notes = left_out + failed
     print("".join(f"\n- {note}" for note in notes))
+    if not (learned if given.runs else drawn):
+        sys.exit("nothing could be analysed")
     for pair in dict.fromkeys(map(pair_of, drawn)):
         figure = shares_figure({title: x for title, x in drawn.items() if pair_of(title) == pair})
         for axes in figure.axes:
             axes.title.set_fontsize("small")
         if own := [note for note in notes if pair_of(note) == pair]:
             figure.supxlabel("\n".join(own), fontsize="x-small")
-        save(figure, HERE / f"features_{pair}.svg")
-    if not (learned if given.runs else drawn):
-        sys.exit("nothing could be analysed")
+        save(figure, given.out / f"features_{pair}.svg")
 
 
 def analysed(run: Path, given: argparse.Namespace) -> Sensitivities:
@@ -100,10 +104,10 @@ def pair_of(title: str) -> str:
     return re.split("[_,]", title, maxsplit=1)[0]
 
 
-def panels() -> tuple[dict[str, Shares], list[str]]:
+def panels(out: Path) -> tuple[dict[str, Shares], list[str]]:
     """Print a line for each layer; return mean shares by the panel's title, and who is left out."""
     groups: dict[str, list[Path]] = {}
-    for path in sorted(HERE.glob("*_seed*.json")):
+    for path in sorted(out.glob("*_seed*.json")):
         groups.setdefault(path.stem.rpartition("_")[0], []).append(path)
     drawn, left_out = {}, []
     print("| run, task | score (random) | layer | column | AFS | APS | sigma, by seed |")
