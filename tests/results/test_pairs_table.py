@@ -259,6 +259,7 @@ def test_arms_without_a_common_seed_are_not_compared(table, tmp_path):
     text = text_of(table, tmp_path)
     assert beside(text, "two columns") == ["none", "", "", "", "", ""]
     assert "two columns less" not in text
+    assert "No two arms have three seeds in common yet" in text
 
 
 def test_paths_overlap_is_of_the_source_and_the_target(table, tmp_path, monkeypatch):

@@ -368,6 +368,8 @@ def settled(found: dict[str, Arms]) -> str:
             if interval.low > 0 or interval.high < 0:
                 order = "above" if interval.low > 0 else "below"
                 sure.append(f"{ARMS[arm][0]} {order} {ARMS[other][0]} ({title(pair)})")
+    if not n:
+        return "No two arms have three seeds in common yet: nothing of this is settled."
     return (
         f"Settled, of these {n} differences (intervals without 0; by chance alone about one in "
         f"twenty has none): {'; '.join(sure) or 'none'}. What is not named here is open."
