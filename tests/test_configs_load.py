@@ -79,7 +79,8 @@ def test_the_quick3_configurations_differ_in_the_method_alone() -> None:
 
 
 def test_the_arms_of_a_pair_differ_in_the_method_and_the_source_alone() -> None:
-    paths = PathNetMethod(modules=3, active=1, population=8, tournament=1, keep_frozen_active=False)
+    small = {"modules": 3, "active": 1, "population": 8, "tournament": 1}
+    paths = PathNetMethod(**small, keep_frozen_active=False, edges="wrap")
     arms: dict[str, tuple[int, Method]] = {  # tasks, and what learns them
         "baseline1": (1, Method()),
         "baseline2": (2, Frozen()),
