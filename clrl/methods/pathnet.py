@@ -339,7 +339,7 @@ class PathNetMethod(Method):
         free = {f"free_modules_{i}": float(n) for i, n in enumerate(self._paths.free, 1)}
         return {
             "generations": float(len(own)),
-            "overwritten": sum(row[-1] for row in own),
+            "overwritten": sum((row[-1] for row in own), 0.0),
             "evaluated": float((~self._pool.fitness.isnan()).sum()),
             "trainable_share": self._trainable_share(),
             **{f"fitness_{k}": figures[k] for k in ("winner", "best", "mean") if k in figures},
@@ -375,6 +375,8 @@ class PathNetMethod(Method):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        if state["history_columns"] != list(self._COLUMNS):
+            raise RuntimeError(f"a history of {state['history_columns']}, of an older version")
         self._evolves, self._seen = state["evolves"], state["seen"]
         if self.population is None and self._games:
             self._size = len(state["population"]["genotypes"])

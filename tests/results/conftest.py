@@ -20,6 +20,7 @@ def load_script() -> Callable[[str], ModuleType]:
         spec = importlib.util.spec_from_file_location(name, RESULTS / place)
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module  # for dataclasses, and for processes beside this one
         sys.path.insert(0, str((RESULTS / place).parent))  # as when it is run: for those beside it
         try:
             spec.loader.exec_module(module)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -205,7 +204,6 @@ def test_it_goes_on_where_it_was_stopped_and_refuses_another_population(
 ) -> None:
     published.mnist()
     monkeypatch.setattr(script, "LIMIT", 1)
-    monkeypatch.setitem(sys.modules, script.__name__, script)  # for processes beside this one
 
     def run(population: int, *options: str) -> str:
         given = ["binary_mnist.py", str(tmp_path / "out"), "--seeds", "1"]

@@ -60,15 +60,15 @@ def test_sources_come_first_and_pairs_that_begin_alike_share_them(made, tmp_path
 
 
 def test_what_is_made_is_what_the_table_takes(made, load_script):
-    table = load_script("pairs/table.py")
+    table, taken = load_script("pairs/table.py"), load_script("pairs/pair_runs.py")
     _, arms = made("--pairs", "p1", "--seeds", "0")
     assert [path.split("/")[0] for path in arms] == [f"p1_{arm}" for arm in table.ARMS]
     agreed: dict[Any, Any] = {}
     for path, config in arms.items():
         arm = path.split("/")[0].removeprefix("p1_")
         method = to_dict(config)["method"]
-        assert {key: method[key] for key in table.METHODS[arm]} == table.METHODS[arm]
-        for place, value in table.settings_of(to_dict(config), arm).items():
+        assert {key: method[key] for key in taken.METHODS[arm]} == taken.METHODS[arm]
+        for place, value in taken.settings_of(to_dict(config), arm).items():
             assert agreed.setdefault(place, value) == value, (arm, place)
     assert agreed["sequence.steps", "all"] == 150_000
 

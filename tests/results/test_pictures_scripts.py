@@ -105,6 +105,7 @@ def test_an_interval_is_students_for_any_number_of_runs(sweep):
         (["--methods", "ewd"], "'ewd': expected METHOD=..., of finetune, frozen, l2"),
         (["--strengths", "ewc=a"], "'a': expected numbers with commas"),
         (["--rates", "fast"], "'fast': expected numbers"),
+        (["--seeds", "0.5"], "--seeds is '0.5': expected numbers"),
         (["--strengths", "ewc=1", "seed=1"], "KEY=VALUE goes before the options"),
     ],
 )

@@ -21,6 +21,7 @@ import itertools
 import json
 import statistics
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from clrl.errors import ClrlError
@@ -55,8 +56,84 @@ def summary_of(config: Path, runs: Path, name: str, seed: int, changes: list[str
     return json.loads((folder / "summary.json").read_text())
 
 
+Choice = tuple[float | None, float]  # strength and learning rate
+
+
+@dataclass
+class Comparison:
+    """What is compared: methods, what is tried of each, and with which seeds the best is run."""
+
+    config: Path
+    runs: Path
+    out: Path
+    methods: list[str]
+    seeds: list[int]
+    common: list[str]  # KEY=VALUE of all runs
+    prefix: str  # of their names
+    usual: float  # the learning rate that names leave out
+    strengths: dict[str, tuple[float, ...]]  # by method, as all that follow
+    rates: dict[str, tuple[float, ...]]
+    settings: dict[str, str]
+
+    def choices(self, method: str) -> list[Choice]:
+        return list(itertools.product(self.strengths.get(method, [None]), self.rates[method]))
+
+    def changes(self, method: str, choice: Choice) -> list[str]:
+        """Return what a choice changes in the configuration."""
+        strength, rate = choice
+        text = "" if strength is None else f", strength: {strength}"
+        own = f"method={{name: {method}{text}{self.settings[method]}}}"
+        return [*self.common, f"agent.learning_rate={rate}", own]
+
+    def name(self, method: str, choice: Choice) -> str:
+        strength, rate = choice
+        parts = [self.prefix, method, *([] if strength is None else [f"{strength:g}"])]
+        return "-".join([*parts, *([] if rate == self.usual else [f"lr{rate:g}"])])
+
+    def trial(self, method: str, choice: Choice) -> float:
+        """Return the accuracy on what is held out of training."""
+        name, held_out = f"{self.name(method, choice)}-trial", f"sequence.held_out={HELD_OUT}"
+        changes = [*self.changes(method, choice), held_out]
+        summary = summary_of(self.config, self.runs, name, TUNING_SEED, changes)
+        return summary["metrics"]["average_performance"]
+
+    def result(self, method: str, choice: Choice, seed: int) -> dict:
+        """Return a row of the results."""
+        name, (strength, rate) = self.name(method, choice), choice
+        changes = self.changes(method, choice)
+        summary = summary_of(self.config, self.runs, name, seed, changes)
+        return (
+            {"method": method, "strength": "" if strength is None else strength}
+            | {"learning_rate": rate, "seed": seed}
+            | figures(summary)
+            | {"commit": environment(self.runs / name / f"seed{seed}", self.out)["commit"]}
+        )
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    what = comparison()
+    what.out.mkdir(parents=True, exist_ok=True)
+    trials, results = [], {}
+    for method in what.methods:
+        choices = what.choices(method)
+        accuracies = {}
+        for choice in choices if len(choices) > 1 else []:
+            accuracies[choice] = what.trial(method, choice)
+            trials.append(
+                dict(zip(("method", "strength", "learning_rate"), (method, *choice), strict=True))
+                | {"held_out_accuracy": accuracies[choice]}
+            )
+            write(what.out / "trials.csv", trials)
+        best = max(choices, key=lambda choice: accuracies.get(choice, 0.0))
+        results[method] = [what.result(method, best, seed) for seed in what.seeds]
+        write(what.out / "results.csv", [row for rows in results.values() for row in rows])
+        (what.out / "table.md").write_text(table(results))
+    print(table(results))
+
+
+def comparison() -> Comparison:
+    """Understand the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("config", type=Path)
     parser.add_argument("runs", type=Path)
     parser.add_argument("out", type=Path)
@@ -85,67 +162,30 @@ def main() -> None:
         except ValueError:
             parser.error(f"{text!r}: expected numbers with commas between them")
 
-    methods = [method_of(name)[0] for name in args.methods.split(",")]
-    seeds = [int(seed) for seed in numbers(args.seeds)]
-    heads = "per_task" if args.scenario == "task" else "shared"
-    common = [f"sequence.scenario={args.scenario}", f"net.heads={heads}", *args.changes]
-    prefix = f"{args.config.stem}-{args.scenario}"
+    if not all(seed.isdecimal() for seed in args.seeds.split(",")):
+        parser.error(f"--seeds is {args.seeds!r}: expected numbers with commas between them")
     usual = load_config(args.config, args.changes).agent.learning_rate
-    grids = {name: grid[:: 1 if args.trials == 5 else 2] for name, grid in STRENGTHS.items()}
-    rates, settings = dict.fromkeys(METHODS, (usual,)), dict.fromkeys(METHODS, "")
+    strengths = {name: grid[:: 1 if args.trials == 5 else 2] for name, grid in STRENGTHS.items()}
+    strengths |= {name: numbers(given) for name, given in map(method_of, args.strengths)}
+    rates = dict.fromkeys(METHODS, (usual,))
     for text in sorted(args.rates, key=lambda text: "=" in text):  # one method's come last
         name, given = method_of(text) if "=" in text else ("", text)
         rates |= dict.fromkeys([name] if name else METHODS, numbers(given))
-    for name, given in map(method_of, args.strengths):
-        grids[name] = numbers(given)
-    for name, given in map(method_of, args.settings):
-        settings[name] = f", {given}"
-    args.out.mkdir(parents=True, exist_ok=True)
-    trials, results = [], {}
-    for method in methods:
-        tried = list(itertools.product(grids.get(method, [None]), rates[method]))
-        best = (float("-inf"), tried[0])
-        for choice in tried if len(tried) > 1 else []:
-            changes = [*common, f"sequence.held_out={HELD_OUT}", *chosen(method, choice, settings)]
-            name = f"{run_name(prefix, method, choice, usual)}-trial"
-            summary = summary_of(args.config, args.runs, name, TUNING_SEED, changes)
-            accuracy = summary["metrics"]["average_performance"]
-            strength, rate = choice
-            trials.append(
-                {"method": method, "strength": strength, "learning_rate": rate}
-                | {"held_out_accuracy": accuracy}
-            )
-            best = max(best, (accuracy, choice), key=lambda found: found[0])
-            write(args.out / "trials.csv", trials)
-        strength, rate = choice = best[1]
-        changes = [*common, *chosen(method, choice, settings)]
-        name = run_name(prefix, method, choice, usual)
-        results[method] = [
-            {"method": method, "strength": "" if strength is None else strength}
-            | {"learning_rate": rate, "seed": seed}
-            | figures(summary_of(args.config, args.runs, name, seed, changes))
-            | {"commit": environment(args.runs / name / f"seed{seed}", args.out)["commit"]}
-            for seed in seeds
-        ]
-        write(args.out / "results.csv", [row for rows in results.values() for row in rows])
-        (args.out / "table.md").write_text(table(results))
-    print(table(results))
-
-
-Choice = tuple[float | None, float]  # strength and learning rate
-
-
-def chosen(method: str, choice: Choice, settings: dict[str, str]) -> list[str]:
-    """Return what a choice changes in the configuration."""
-    strength, rate = choice
-    text = "" if strength is None else f", strength: {strength}"
-    return [f"agent.learning_rate={rate}", f"method={{name: {method}{text}{settings[method]}}}"]
-
-
-def run_name(prefix: str, method: str, choice: Choice, usual: float) -> str:
-    strength, rate = choice
-    parts = [prefix, method, *([] if strength is None else [f"{strength:g}"])]
-    return "-".join([*parts, *([] if rate == usual else [f"lr{rate:g}"])])
+    own = {name: f", {given}" for name, given in map(method_of, args.settings)}
+    heads = "per_task" if args.scenario == "task" else "shared"
+    return Comparison(
+        args.config,
+        args.runs,
+        args.out,
+        methods=[method_of(name)[0] for name in args.methods.split(",")],
+        seeds=list(map(int, args.seeds.split(","))),
+        common=[f"sequence.scenario={args.scenario}", f"net.heads={heads}", *args.changes],
+        prefix=f"{args.config.stem}-{args.scenario}",
+        usual=usual,
+        strengths=strengths,
+        rates=rates,
+        settings=dict.fromkeys(METHODS, "") | own,
+    )
 
 
 def figures(summary: dict) -> dict:

@@ -11,11 +11,9 @@ to the best last score of any seed from scratch (`SCRATCH`, either net's; one li
 pair). A game like Freeway is learned or stays at 0, so any line between does; in the middle, games
 evaluated by chance are least likely to cross it. Arms with transfer have no part in it.
 
-The method of an arm must be that of `METHODS`, whatever its folder is called. Arms of a pair must
-agree in `SAME`, PathNet's with each other in `BY_NET`, all others in `BY_NET` too; columns with
-columns and paths with paths (`LIKE`) in what else their method has; those that can share a source
-in which one. Their seeds may differ: what is compared is of the seeds that both have. Areas are
-mean heights over the steps of the target's visit that every curve covers.
+In what runs of a pair must agree, `pair_runs.py` says. Their seeds may differ: what is compared is
+of the seeds that both have. Areas are mean heights over the steps of the target's visit that every
+curve covers.
 
 Transfer score: the mean area of an arm's seeds over that of its control's, times 100 (Rusu et al.
 2016), of scores as they are and above random play. Forward transfer: Continual World's, on
@@ -34,31 +32,23 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
-import yaml
-from make_runs import ALONE, SHARING  # beside this file
-from make_runs import PAIRS as PLANNED
 from matplotlib.figure import Figure
+from pair_runs import BY_NET, PAIRS, PATHNET, Arms, Runs, runs_of  # beside this file
 
 from clrl.envs.scores import normalise_task
 from clrl.errors import ClrlError
-from clrl.run.folder import RunFolder
-from clrl.run.records import read_records
-from clrl.study.curves import Curve, common_spans, mean_height, rescaled, shortfall, visit_curve
+from clrl.study.curves import common_spans, mean_height, rescaled, shortfall
 from clrl.study.figures import save
 from clrl.study.gains import censored_speed, relative_speed
-from clrl.study.metrics import score_matrix
 from clrl.study.paths import WHOLE, load_paths
 from clrl.study.ratios import interval_of_ratios, is_unsteady, ratio_of_means
 from clrl.study.statistics import ENOUGH_RUNS, TOO_NARROW, paired_differences, t_interval
 
-PAIRS = {pair: (source, target) for pair, (source, target, _) in PLANNED.items()}
 ARMS = {
     "b1": ("1 from scratch", "#000000", "-"),
     "b2": ("2 new head only", "#CC79A7", ":"),
@@ -68,17 +58,7 @@ ARMS = {
     "pathnet_alone": ("PathNet from scratch", "#666666", "-"),
     "pathnet": ("PathNet", "#009E73", "-"),
 }
-METHODS: dict[str, dict[str, Any]] = {
-    "b1": {"name": "finetune"},
-    "b2": {"name": "frozen"},
-    "b3": {"name": "finetune"},
-    "b4": {"name": "progressive", "random_first": True},
-    "pnn": {"name": "progressive", "random_first": False},
-    "pathnet_alone": {"name": "pathnet"},
-    "pathnet": {"name": "pathnet"},
-}
 SCRATCH = ("b1", "pathnet_alone")
-PATHNET = ("pathnet_alone", "pathnet")  # it may have another net than the others
 COMPARED = [  # an arm, its control, and from which runs the criterion of speed is
     ("b2", "b1", "b1"),
     ("b3", "b1", "b1"),
@@ -94,50 +74,7 @@ DIFFERENCES = [("pnn", other) for other in ("b3", "b4", "b1")]
 DIFFERENCES += [("pathnet", other) for other in ("pathnet_alone", "b1", "b3")]
 SCORES = ("transfer score", "above random", "forward transfer", "relative speed", "by area")
 
-LIKE = {"columns": ("b4", "pnn"), "paths": PATHNET}  # whose method agrees but in `METHODS`
-SAME = ("precision", "sequence.steps", "evaluation.every", "evaluation.episodes")
-SAME += (
-    "evaluation.policy",
-    "agent",
-    "protocol",
-    "net.heads",
-    "net.hidden",
-)  # a section: all of it,
-BY_NET = ("agent.n_envs", "agent.n_steps", "net.body")  # but for these
 NEAR_ZERO = 0.1  # of the largest seed's: what is less may not be divided by alone
-
-
-class Run(NamedTuple):
-    """What is told of a finished run.
-
-    Attributes:
-        folder: where it lies.
-        curve: of the target, over its visit.
-        walk: the tasks learned up to then, the target last.
-        source_place: the source's in the walk; None where it was not learned.
-        source_last: its score after its visit.
-        trained: weights trained in the target's visit; None where not recorded.
-        settings: what the run must agree in with others, and with whom: (key, group) to value.
-    """
-
-    folder: Path
-    curve: Curve
-    walk: tuple[str, ...]
-    source_place: int | None
-    source_last: float | None
-    trained: int | None
-    settings: dict[tuple[str, str], Any]
-
-    @property
-    def last(self) -> float:
-        score = self.curve[-1].score
-        if score is None:
-            raise ClrlError(f"{self.folder}: the last evaluation of {self.walk[-1]} is lost")
-        return score
-
-
-Runs = dict[int, Run]  # by seed
-Arms = dict[str, Runs]
 
 
 def main() -> None:
@@ -179,102 +116,6 @@ def given(text: str) -> tuple[str, Path]:
     if not any(Path(folder).glob("seed*/summary.json")):
         raise ClrlError(f"{text!r}: {folder or '.'} has no finished run seed<k>", 3)
     return name, Path(folder)
-
-
-def runs_of(runs: Path, pair: str, instead: Mapping[str, Path] | None = None) -> Arms:
-    """Return the finished runs of a pair by arm and seed.
-
-    Raises:
-        ClrlError: a run that is none of its pair and arm, or another's setting (exit 2); a run
-            that was not evaluated before and after it learned the target.
-    """
-    arms: Arms = {}
-    for arm in ARMS:
-        name = f"{pair}_{arm}"
-        folder = (instead or {}).get(name, runs / name)
-        done = {int(f.parent.name[4:]): f.parent for f in folder.glob("seed*/summary.json")}
-        if done:
-            arms[arm] = {seed: run_of(done[seed], pair, arm) for seed in sorted(done)}
-    require_agreement(arms)
-    return arms
-
-
-def run_of(folder: Path, pair: str, arm: str) -> Run:
-    source, target = PAIRS[pair]
-    config = yaml.safe_load(RunFolder.open(folder).config.read_text())
-    wanted = METHODS[arm]
-    if (method := {key: config["method"].get(key) for key in wanted}) != wanted:
-        raise ClrlError(f"{folder} has the method {method}: expected {wanted}", 2)
-    summary = json.loads((folder / "summary.json").read_text())
-    rows, _ = read_records(folder / "evaluations.jsonl")
-    if (lost := summary.get("evaluation_rows", len(rows)) - len(rows)) > 0:
-        raise ClrlError(f"{folder} has lost {lost} records of evaluations: make it anew", 2)
-    ends = {row["visit"]: row["task_trained"] for row in rows if row["phase"] == "end"}
-    walk = [ends.get(visit, "?") for visit in range(1, max(ends, default=0) + 1)]
-    source_place = walk.index(source) if arm not in ALONE and source in walk else None
-    after = 0 if source_place is None else source_place + 1
-    fits = walk[:1] == [target] if arm in ALONE else source_place is not None
-    if arm in PATHNET and source_place and target in walk[:source_place]:
-        raise ClrlError(f"{folder} visits {target} twice: its path is of the first visit", 2)
-    if not fits or target not in walk[after:]:
-        order = f"{target} first" if arm in ALONE else f"{source}, later {target}"
-        raise ClrlError(f"{folder} learned {', '.join(walk) or 'nothing'}: expected {order}", 2)
-    visit = walk.index(target, after) + 1
-    source_last = None
-    if source_place is not None:
-        source_last = score_matrix(rows, [source])[source_place + 1][0]  # row 0 is before any
-    weights = {
-        one["visit"]: one.get("parameters_trained")
-        for one in summary.get("cost", {}).get("visits", [])
-    }
-    return Run(
-        folder,
-        visit_curve(rows, target, visit),
-        tuple(walk[:visit]),
-        source_place,
-        source_last,
-        weights.get(visit),
-        settings_of(config, arm),
-    )
-
-
-def settings_of(config: dict[str, Any], arm: str) -> dict[tuple[str, str], Any]:
-    """Return what a run of the arm must agree in with others, and with which."""
-    inner = {
-        f"{section}.{key}": value
-        for section, part in config.items()
-        if isinstance(part, dict)
-        for key, value in part.items()
-    }
-    net = "PathNet" if arm in PATHNET else "the others"
-    method = next((name for name, arms in LIKE.items() if arm in arms), None)
-    found: dict[tuple[str, str], Any] = {}
-    for key, value in (config | inner).items():
-        section = key.partition(".")[0]
-        if key in BY_NET:
-            found[key, net] = value
-        elif section == "method" and key != section and method:
-            if key not in (f"method.{own}" for own in METHODS[arm]):
-                found[key, method] = value
-        elif not isinstance(value, dict) and (key in SAME or section in SAME):
-            found[key, "all"] = value
-    if arm in SHARING:  # a configuration leaves out what is null
-        found["sequence.pretrained", "those that share"] = config["sequence"].get("pretrained")
-    return found
-
-
-def require_agreement(arms: Arms) -> None:
-    first: dict[tuple[str, str], tuple[Run, Any]] = {}
-    for runs in arms.values():
-        for run in runs.values():
-            for place, value in run.settings.items():
-                other, expected = first.setdefault(place, (run, value))
-                if value != expected:
-                    raise ClrlError(
-                        f"{run.folder} has {place[0]} {value}, {other.folder} {expected}: expected "
-                        "runs of a pair to agree in it; make one of them anew",
-                        2,
-                    )
 
 
 # ------------------------------------------------------------------------------ what comes of them
