@@ -444,6 +444,15 @@ def test_settings_reach_the_algorithm():
     assert pictures._pool.rate == 1 / 4
 
 
+def test_an_older_versions_evolution_is_refused_in_a_line():
+    learner = learner_with()
+    learn(learner, 0)
+    state = learner.state_dict()
+    state["method"]["history_columns"] = state["method"]["history_columns"][:-1]
+    with pytest.raises(ClrlError, match=r"of an older version\): undo the change or start another"):
+        learner_with().load_state_dict(state, SEQUENCE.tasks)
+
+
 @pytest.mark.parametrize("keep", [True, False])
 def test_records_tell_what_evolution_did_and_what_can_still_learn(keep):
     learner = learner_with(keep_frozen_active=keep, tournament=1)
