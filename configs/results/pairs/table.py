@@ -425,9 +425,13 @@ def amount(value: float) -> str:
 
 def drawn(found: dict[str, Arms]) -> Figure:
     """Return the target's learning curves: each seed thin, their mean thick; a panel a pair."""
-    figure = Figure(figsize=(3.6 * len(found) + 1.4, 3.2), layout="constrained")
-    panels = figure.subplots(1, len(found), squeeze=False)[0]
-    for axis, (pair, arms) in zip(panels, found.items(), strict=True):
+    columns = min(len(found), 2)
+    rows = -(-len(found) // columns)
+    figure = Figure(figsize=(4.2 * columns + 1.4, 3.0 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axis in panels[len(found) :]:
+        axis.set_visible(False)
+    for i, (axis, (pair, arms)) in enumerate(zip(panels, found.items(), strict=False)):
         for arm, runs in arms.items():
             label, color, style = ARMS[arm]
             lines = [[p for p in run.curve if p.score is not None] for run in runs.values()]
@@ -440,9 +444,13 @@ def drawn(found: dict[str, Arms]) -> Figure:
             x = [step / 1_000 for step in steps]
             axis.plot(x, mean, style, color=color, lw=2, label=label)
         axis.set_title(title(pair), fontsize="medium")
-        axis.set(xlabel="thousand agent steps", ylabel="score" if axis is panels[0] else "")
+        axis.set(xlabel="thousand agent steps", ylabel="" if i % columns else "score")
         axis.spines[["top", "right"]].set_visible(False)
-    panels[-1].legend(frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
+    shown = [axis.get_legend_handles_labels() for axis in panels]
+    lines = {label: line for own in shown for line, label in zip(*own, strict=True)}
+    labels = [label for label, *_ in ARMS.values() if label in lines]
+    handles = [lines[label] for label in labels]
+    figure.legend(handles, labels, frameon=False, fontsize="small", loc="outside right center")
     return figure
 
 
