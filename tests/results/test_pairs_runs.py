@@ -45,18 +45,23 @@ def test_sources_come_first_and_pairs_that_begin_alike_share_them(made, tmp_path
     sources, arms = made("precision=bf16", "--pairs", "p2,p3", "--seeds", "0,3")
     assert list(sources) == ["p2_source/seed0", "p2_source/seed3"]
     assert {config.sequence.tasks for config in sources.values()} == {("CrazyClimber",)}
-    assert len(arms) == 2 * 2 * 7
+    assert len(arms) == 2 * 2 * 10
     for path, config in arms.items():
         arm, seed = path.partition("_")[2].split("/seed")
         assert config.seed == int(seed)
         shared = str(tmp_path / "p2_source") if arm in ("b2", "b3", "pnn") else None
         assert config.sequence.pretrained == shared
         target = "KungFuMaster" if path.startswith("p3") else "CrazyClimber-vflip"
-        alone = arm in ("b1", "b4", "pathnet_alone")
+        alone = arm in ("b1", "b4", "pathnet_alone", "small_alone")
         assert config.sequence.tasks == ((target,) if alone else ("CrazyClimber", target))
     for config in (*sources.values(), *arms.values()):
         assert (config.precision, config.sequence.steps) == ("bf16", 90_000)
         assert config.evaluation.every == 18_000  # five times
+    paths = {arm: to_dict(arms[f"p2_{arm}/seed0"]) for arm in ("pathnet", "stays", "small")}
+    assert [one["method"]["population"] for one in paths.values()] == [8, 1, 8]
+    assert [one["net"]["body"] for one in paths.values()] == ["a3c", "a3c", "pathnet_atari"]
+    small = paths["small"]["method"]
+    assert (small["modules"], small["active"], small["keep_frozen_active"]) == (10, 4, True)
 
 
 def test_what_is_made_is_what_the_table_takes(made, load_script):

@@ -19,16 +19,21 @@ from clrl.study.paths import Evolution, Paths
 from clrl.types import ClrlError
 
 SOURCE, TARGET = "Freeway", "Freeway-vflip"
-ALONE = ("b1", "b4", "pathnet_alone")
+ALONE = ("b1", "b4", "pathnet_alone", "small_alone")
 METHODS: dict[str, dict[str, Any]] = {
     "b1": {"name": "finetune"},
     "b2": {"name": "frozen"},
     "b3": {"name": "finetune"},
     "b4": {"name": "progressive", "random_first": True, "width": 1.0},
     "pnn": {"name": "progressive", "random_first": False, "width": 1.0},
-    "pathnet_alone": {"name": "pathnet", "modules": 3},
-    "pathnet": {"name": "pathnet", "modules": 3},
+    "pathnet_alone": {"name": "pathnet", "modules": 3, "population": 8},
+    "pathnet": {"name": "pathnet", "modules": 3, "population": 8},
+    "stays": {"name": "pathnet", "modules": 3, "population": 1},
+    "small_alone": {"name": "pathnet", "modules": 10, "population": 8},
+    "small": {"name": "pathnet", "modules": 10, "population": 8},
 }
+BODIES = {"small_alone": "other", "small": "other", "pathnet_alone": "pathnet_atari"}
+BODIES |= dict.fromkeys(("pathnet", "stays"), "pathnet_atari")
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +85,7 @@ def write(
     config["evaluation"] = {"every": 100, "episodes": 3, "policy": "sampled"}
     config["agent"] = {"n_envs": 16, "n_steps": 64, "learning_rate": 5e-4}
     config["protocol"] = {"preset": "classic"}
-    config["net"] = {"body": "pathnet_atari" if "pathnet" in arm else "a3c", "heads": "per_task"}
+    config["net"] = {"body": BODIES.get(arm, "a3c"), "heads": "per_task"}
     config["net"]["hidden"] = "none"
     for key, value in (settings or {}).items():
         part, _, inner = key.partition(".")
@@ -229,8 +234,8 @@ def test_pathnet_stands_beside_its_own_control_from_scratch_and_fine_tuning(tabl
     assert score.split()[0] == f"{100 * (5.5 + 8 + 0) / (9 + 9 + 9):.0f}"
     assert speeds == "0.50, faster, slower"  # to 8 still, which 12 is above at 100
     assert "PathNet less 3 fine-tuned: " in text
-    assert "PathNet's net.body is pathnet_atari, the other arms' a3c: beside those it is" in text
-    assert "PathNet's agent.n_envs is 8, the other arms' 16" in text
+    assert "net.body of PathNet is pathnet_atari, of all without PathNet a3c: between" in text
+    assert "agent.n_envs of PathNet is 8, of all without PathNet 16" in text
     assert "agent.n_steps" not in text
 
 
@@ -270,11 +275,15 @@ def test_paths_overlap_is_of_the_source_and_the_target(table, tmp_path, monkeypa
     paths = Paths(("a", "b", "c"), active, active, active, False, evolution, 2)
     monkeypatch.setattr(table, "load_paths", lambda run: paths)
     write(tmp_path, "pathnet", 0, 0.0, 4.0, walk=[SOURCE, "Freeway-hflip", TARGET])
+    write(tmp_path, "stays", 3, 0.0, 4.0)
+    write(tmp_path, "pathnet_alone", 0, 0.0, 4.0)
     told = table.overlaps({"p1": table.runs_of(tmp_path, "p1")})
     # of 4 modules 2 and 2: none, one or both in common in 1, 4 and 1 of 6 ways
-    assert f"- {SOURCE} to {TARGET}: 0.33; by chance {(4 / 3 + 1) / 6:.2f}; evaluations" in told
+    by_chance = f"by chance {(4 / 3 + 1) / 6:.2f}"
+    assert f"- {SOURCE} to {TARGET}, PathNet: 0.33, {by_chance}; paths of 2 of 4 modules" in told
     assert "on the source and on the target: 3 (2) and 4 (1)\n" in told
-    assert "paths of 2 of 4 modules a layer; in the paper 4 of 10" in told
+    assert "that stay: 0.00, " in told  # the first task's and the second's: not the third's
+    assert "from scratch" not in told
 
 
 # ----------------------------------------------------------------------------- what runs are taken
@@ -367,6 +376,9 @@ def test_runs_of_a_pair_that_were_made_otherwise_are_refused(table, tmp_path, ke
     [
         (("pathnet_alone", "pathnet"), "method.modules", 10),
         (("pathnet_alone", "pathnet"), "net.body", "a3c"),
+        (("pathnet", "stays"), "method.modules", 10),
+        (("pathnet_alone", "pathnet"), "method.population", 1),
+        (("small_alone", "small"), "net.body", "a3c"),
         (("b3", "pnn"), "sequence.pretrained", "runs/source"),
         (("b4", "pnn"), "method.width", 2.0),
     ],
@@ -380,8 +392,20 @@ def test_what_some_arms_alone_must_agree_in(table, tmp_path, arms, key, value):
         table.runs_of(tmp_path, "p1")
 
 
+def test_pathnets_two_nets_need_not_agree(table, tmp_path):
+    for each in METHODS:
+        write(tmp_path, each, 0, 0.0, 10.0)
+    text = text_of(table, tmp_path)
+    for net, body in (("PathNet", "pathnet_atari"), ("PathNet with small modules", "other")):
+        assert f"net.body of {net} is {body}, of all without PathNet a3c" in text
+    assert beside(text, "PathNet", "PathNet, paths at random that stay")[0] == "0"
+    small = beside(text, "PathNet with small modules", "PathNet's small modules from scratch")
+    assert small[0] == "0"
+
+
 @pytest.mark.parametrize(
-    ("folder", "arm"), [("b2", "b3"), ("b3", "b2"), ("b4", "b1"), ("b1", "b4")]
+    ("folder", "arm"),
+    [("b2", "b3"), ("b3", "b2"), ("b4", "b1"), ("b1", "b4"), ("stays", "pathnet")],
 )
 def test_an_arm_is_what_its_method_says_and_not_its_folder(table, tmp_path, folder, arm):
     write(tmp_path, arm, 0, 0.0, 10.0, name=f"p1_{folder}")

@@ -7,7 +7,7 @@ By `configs/pair_*.yaml`, into `RUNS/<pair>_<arm>/seed<k>`; sources, which are b
 game, into `RUNS/<pair>_source/seed<k>`: two columns and baselines 2 and 3 of a seed go on from it.
 PathNet learns the source by itself. The pair of Freeway has visits of 150,000 steps, as in the
 files; the others, which begin to be learned at once, of 90,000. The last pair is a control: what
-the source has learned should serve its target as it is. KEY=VALUE goes to every run: 84 runs and 6
+the source has learned should serve its target as it is. KEY=VALUE goes to every run: 120 runs and 6
 sources, 2 to 9 minutes each on a core with units for bfloat16 (on others leave `precision=bf16`
 out). What is done is not made again: stopped, the same command goes on. What runs print is in
 RUNS/*.log.
@@ -32,16 +32,23 @@ PAIRS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "p3": ("CrazyClimber", "KungFuMaster", SHORT),
     "p4": ("CrazyClimber", "CrazyClimber-noisy", SHORT),
 }
-ARMS = {  # arms of table.py: by which file
-    "b1": "pair_baseline1",
-    "b2": "pair_baseline2",
-    "b3": "pair_baseline3",
-    "b4": "pair_baseline4",
-    "pnn": "pair_progressive",
-    "pathnet_alone": "pair_pathnet",
-    "pathnet": "pair_pathnet",
+SMALL = (  # the paper's modules, and as there frozen ones always on
+    *("net.body=pathnet_atari", "method.modules=10", "method.active=4"),
+    "method.keep_frozen_active=true",
+)
+ARMS: dict[str, tuple[str, tuple[str, ...]]] = {  # arms of table.py: by which file, and changes
+    "b1": ("pair_baseline1", ()),
+    "b2": ("pair_baseline2", ()),
+    "b3": ("pair_baseline3", ()),
+    "b4": ("pair_baseline4", ()),
+    "pnn": ("pair_progressive", ()),
+    "pathnet_alone": ("pair_pathnet", ()),
+    "pathnet": ("pair_pathnet", ()),
+    "stays": ("pair_pathnet", ("method.population=1",)),
+    "small_alone": ("pair_pathnet", SMALL),
+    "small": ("pair_pathnet", SMALL),
 }
-ALONE = ("b1", "b4", "pathnet_alone")  # learn the target alone
+ALONE = ("b1", "b4", "pathnet_alone", "small_alone")  # learn the target alone
 SHARING = ("b2", "b3", "pnn")
 
 
@@ -100,10 +107,11 @@ def source_job(runs: Path, pair: str, seed: int, changes: list[str]) -> Job:
 def arm_job(runs: Path, pair: str, arm: str, seed: int, changes: list[str]) -> Job:
     source, target, own = PAIRS[pair]
     tasks = f"sequence.tasks=[{target}]" if arm in ALONE else f"sequence.tasks=[{source}, {target}]"
-    settings = [tasks, *own, *changes]
+    file, of_arm = ARMS[arm]
+    settings = [tasks, *own, *of_arm, *changes]
     if arm in SHARING:
         settings.append(f"sequence.pretrained={source_job(runs, pair, seed, changes).path.parent}")
-    return job_of(runs, f"{pair}_{arm}", ARMS[arm], seed, settings)
+    return job_of(runs, f"{pair}_{arm}", file, seed, settings)
 
 
 def job_of(runs: Path, name: str, file: str, seed: int, changes: list[str]) -> Job:

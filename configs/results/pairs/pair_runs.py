@@ -1,9 +1,9 @@
 """The finished runs of a pair of games, as `table.py` compares them: read, and held to agree.
 
 The method of an arm must be that of `METHODS`, whatever its folder is called. Arms of a pair must
-agree in `SAME`, PathNet's with each other in `BY_NET`, all others in `BY_NET` too; columns with
-columns and paths with paths (`LIKE`) in what else their method has; those that can share a source
-in which one. Their seeds may differ.
+agree in `SAME`, those of each net (`NETS`) in `BY_NET` too; columns with columns and the paths of a
+net with each other (`LIKE`) in what else their method has; those that can share a source in which
+one. Their seeds may differ.
 """
 
 from __future__ import annotations
@@ -32,9 +32,17 @@ METHODS: dict[str, dict[str, Any]] = {
     "pnn": {"name": "progressive", "random_first": False},
     "pathnet_alone": {"name": "pathnet"},
     "pathnet": {"name": "pathnet"},
+    "stays": {"name": "pathnet", "population": 1},
+    "small_alone": {"name": "pathnet"},
+    "small": {"name": "pathnet"},
 }
-PATHNET = ("pathnet_alone", "pathnet")  # it may have another net than the others
-LIKE = {"columns": ("b4", "pnn"), "paths": PATHNET}  # whose method agrees but in `METHODS`
+NETS = {  # PathNet's, and the arms that have each
+    "PathNet": ("pathnet_alone", "pathnet", "stays"),
+    "PathNet with small modules": ("small_alone", "small"),
+}
+OTHERS = "all without PathNet"  # share another
+PATHNET = tuple(arm for arms in NETS.values() for arm in arms)
+LIKE = {"columns": ("b4", "pnn"), **NETS}  # whose method agrees but in `METHODS`
 SAME = (  # a section: all of it
     *("precision", "agent", "protocol", "sequence.steps", "net.heads", "net.hidden"),
     *("evaluation.every", "evaluation.episodes", "evaluation.policy"),
@@ -140,7 +148,7 @@ def settings_of(config: dict[str, Any], arm: str) -> dict[tuple[str, str], Any]:
         if isinstance(part, dict)
         for key, value in part.items()
     }
-    net = "PathNet" if arm in PATHNET else "the others"
+    net = net_of(arm)
     method = next((name for name, arms in LIKE.items() if arm in arms), None)
     found: dict[tuple[str, str], Any] = {}
     for key, value in (config | inner).items():
@@ -155,6 +163,10 @@ def settings_of(config: dict[str, Any], arm: str) -> dict[tuple[str, str], Any]:
     if arm in SHARING:  # a configuration leaves out what is null
         found["sequence.pretrained", "those that share"] = config["sequence"].get("pretrained")
     return found
+
+
+def net_of(arm: str) -> str:
+    return next((net for net, arms in NETS.items() if arm in arms), OTHERS)
 
 
 def require_agreement(arms: Arms) -> None:

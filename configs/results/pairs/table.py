@@ -37,16 +37,33 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from make_runs import ALONE  # beside this file
 from matplotlib.figure import Figure
-from pair_runs import BY_NET, PAIRS, PATHNET, Arms, Runs, runs_of  # beside this file
+from pair_runs import (
+    BY_NET,
+    OTHERS,
+    PAIRS,
+    PATHNET,
+    Arms,
+    Runs,
+    net_of,
+    runs_of,
+)  # beside this file
+from pair_scores import (  # beside this file
+    NEAR_ZERO,
+    amount,
+    areas,
+    difference,
+    halfway_up,
+    line_of,
+    points,
+    scores_of,
+    spans_of,
+)
 
-from clrl.envs.scores import normalise_task
 from clrl.errors import ClrlError
-from clrl.study.curves import common_spans, mean_height, rescaled, shortfall
 from clrl.study.figures import save
-from clrl.study.gains import censored_speed, relative_speed
 from clrl.study.paths import WHOLE, load_paths
-from clrl.study.ratios import interval_of_ratios, is_unsteady, ratio_of_means
 from clrl.study.statistics import ENOUGH_RUNS, TOO_NARROW, paired_differences, t_interval
 
 ARMS = {
@@ -57,8 +74,10 @@ ARMS = {
     "pnn": ("two columns", "#0072B2", "-"),
     "pathnet_alone": ("PathNet from scratch", "#666666", "-"),
     "pathnet": ("PathNet", "#009E73", "-"),
+    "stays": ("PathNet, paths at random that stay", "#009E73", ":"),
+    "small_alone": ("PathNet's small modules from scratch", "#666666", "--"),
+    "small": ("PathNet with small modules", "#D55E00", "-"),
 }
-SCRATCH = ("b1", "pathnet_alone")
 COMPARED = [  # an arm, its control, and from which runs the criterion of speed is
     ("b2", "b1", "b1"),
     ("b3", "b1", "b1"),
@@ -69,12 +88,18 @@ COMPARED = [  # an arm, its control, and from which runs the criterion of speed 
     ("pathnet", "pathnet_alone", "pathnet_alone"),
     ("pathnet", "b1", "b1"),
     ("pathnet", "b3", "b1"),
+    ("pathnet", "stays", "pathnet_alone"),
+    ("stays", "pathnet_alone", "pathnet_alone"),
+    ("small", "small_alone", "small_alone"),
+    ("small", "b1", "b1"),
+    ("small", "b3", "b1"),
 ]
-DIFFERENCES = [("pnn", other) for other in ("b3", "b4", "b1")]
-DIFFERENCES += [("pathnet", other) for other in ("pathnet_alone", "b1", "b3")]
+DIFFERENCES = [
+    *(("pnn", other) for other in ("b3", "b4", "b1")),
+    *(("pathnet", other) for other in ("pathnet_alone", "stays", "b1", "b3")),
+    *(("small", other) for other in ("small_alone", "b1", "b3")),
+]
 SCORES = ("transfer score", "above random", "forward transfer", "relative speed", "by area")
-
-NEAR_ZERO = 0.1  # of the largest seed's: what is less may not be divided by alone
 
 
 def main() -> None:
@@ -118,45 +143,7 @@ def given(text: str) -> tuple[str, Path]:
     return name, Path(folder)
 
 
-# ------------------------------------------------------------------------------ what comes of them
-
-
-def spans_of(arms: Arms) -> list[tuple[float, float]]:
-    return common_spans([run.curve for runs in arms.values() for run in runs.values()])
-
-
-def areas(arms: Arms, target: str | None = None) -> dict[str, dict[int, float]]:
-    """Return mean heights, of human-normalised scores if the target is given."""
-    within = spans_of(arms)
-    result: dict[str, dict[int, float]] = {}
-    for arm, runs in arms.items():
-        result[arm] = {}
-        for seed, run in runs.items():
-            curve = run.curve
-            if target:
-                curve = rescaled(curve, lambda score: normalise_task(target, score))
-            height = mean_height(curve, within)
-            if height is None:
-                raise ClrlError(
-                    f"{run.folder}: no two evaluations of {run.walk[-1]} in a row are known of it "
-                    "and of all others, so there is no area; see evaluation.every"
-                )
-            result[arm][seed] = height
-    return result
-
-
-def line_of(arms: Arms, target: str) -> float | None:
-    """Return from which last score on the target is learned; None if no seed from scratch did."""
-    return halfway_up(target, [run.last for arm in SCRATCH for run in arms.get(arm, {}).values()])
-
-
-def halfway_up(game: str, last: Sequence[float]) -> float | None:
-    """Return what is half of the way from random play to the best; None if none is above it."""
-    at_0, at_1 = normalise_task(game, 0.0), normalise_task(game, 1.0)
-    if at_0 is None or at_1 is None or not last:
-        return None
-    random = at_0 / (at_0 - at_1)  # the scale is linear
-    return (random + max(last)) / 2 if max(last) > random else None
+# -------------------------------------------------------------------------------------- the tables
 
 
 def rows_of(pair: str, arms: Arms) -> list[dict]:
@@ -278,9 +265,9 @@ def notes(found: dict[str, Arms]) -> list[str]:
         "over the arm's, each seed; by area: areas below the criterion, likewise. In brackets 95 % "
         "bootstrap intervals over seeds; behind ±, below, Student's of differences by seed.",
         f"- Controls: `{ARMS['b1'][0]}` is the target alone with the net of arms 1 to 4 and of two "
-        f"columns; `{ARMS['pathnet_alone'][0]}` is the target alone with PathNet's net, PathNet's "
-        f"own control. The criterion of speed is that of `{ARMS['b1'][0]}`, beside "
-        f"`{ARMS['pathnet_alone'][0]}` that control's own.",
+        f"columns; PathNet's own control is the target alone with the same net of its. The "
+        f"criterion of speed is that of `{ARMS['b1'][0]}`, beside PathNet from scratch that "
+        "control's own.",
         "- (unsteady): no interval, as what is divided by is about 0 with some seed (below "
         f"{NEAR_ZERO:g} of the largest seed's), or its mean is within 2 standard errors of 0: with "
         "other seeds the ratio might be anything. See how many seeds learned.",
@@ -289,18 +276,15 @@ def notes(found: dict[str, Arms]) -> list[str]:
     if fewest < ENOUGH_RUNS:
         told.append(f"- Some arm has {fewest} seeds: {TOO_NARROW}; of fewer than 3 there are none.")
     for pair, arms in found.items():
-        ours, others = ([x for x in arms if (x in PATHNET) == own] for own in (True, False))
-        if ours and others:
-            both = [next(iter(arms[group[0]].values())).settings for group in (ours, others)]
+        nets = {net_of(arm): next(iter(runs.values())).settings for arm, runs in arms.items()}
+        others = nets.pop(OTHERS, None)
+        for net, settings in nets.items() if others else ():
             for key in BY_NET:
-                values = [
-                    settings.get((key, net), "?")
-                    for settings, net in zip(both, ("PathNet", "the others"), strict=True)
-                ]
-                if values[0] != values[1]:
+                own, theirs = settings.get((key, net), "?"), others.get((key, OTHERS), "?")
+                if own != theirs:
                     told.append(
-                        f"- {title(pair)}: PathNet's {key} is {values[0]}, the other arms' "
-                        f"{values[1]}: beside those it is not the method alone that differs."
+                        f"- {title(pair)}: {key} of {net} is {own}, of {OTHERS} {theirs}: between "
+                        "these it is not the method alone that differs."
                     )
         for arm, runs in arms.items():
             walks = dict.fromkeys(run.walk for run in runs.values())
@@ -312,99 +296,44 @@ def notes(found: dict[str, Arms]) -> list[str]:
     return told
 
 
-def scores_of(arms: Arms, arm: str, control: str, standard: str, target: str) -> list[str]:
-    """Return what an arm comes to beside its control, in the order of `SCORES`."""
-    of_arm, normalised = areas(arms), areas(arms, target)
-    shares = paired(normalised[arm], normalised[control])
-    ours, theirs = arms[arm], arms[control]
-    criterion, within = halfway(arms.get(standard, {})), spans_of(arms)
-    speeds, short = [], []
-    for seed in sorted(ours.keys() & theirs.keys()):
-        curves = ours[seed].curve, theirs[seed].curve
-        speed = relative_speed(*curves, criterion)
-        speeds.append(f"{speed:.2f}" if speed else censored_speed(*curves, criterion) or "-")
-        if criterion is not None:
-            mine, other = (shortfall(curve, criterion, within) or 0.0 for curve in curves)
-            short.append((other, mine))
-    return [
-        ratio(paired(of_arm[arm], of_arm[control]), 100),
-        ratio(shares, 100),
-        ratio([(share - other, 1 - other) for share, other in shares], 1),
-        ", ".join(speeds),
-        ratio(short, 1),
-    ]
-
-
-def halfway(control: Runs) -> float | None:
-    """Return the criterion of speed; None where the control learned nothing."""
-    if not control:
-        return None
-    scores = [[p.score for p in run.curve if p.score is not None] for run in control.values()]
-    first, last = (np.mean([each[k] for each in scores]) for k in (0, -1))
-    return float(first + last) / 2 if last > first else None
-
-
 def overlaps(found: dict[str, Arms]) -> str:
     """Return how much of their modules PathNet's two paths share, and what evolution did."""
-    lines, settings = list[str](), set[str]()
+    lines = list[str]()
     for pair, arms in found.items():
-        shared, chance, always_on = list[str](), list[str](), False
-        evolved = list[str]()
-        for run in arms.get("pathnet", {}).values():
-            paths, a = load_paths(run.folder), run.source_place
-            assert a is not None
-            b = len(run.walk) - 1
-            always_on |= paths.always_on
-            shared.append(f"{paths.overlap()[WHOLE][a][b]:.2f}")
-            chance.append(f"{paths.overlap_by_chance()[WHOLE][a][b]:.2f}")
-            each = (paths.evolution[a], paths.evolution[b])
-            evolved.append(" and ".join(f"{len(e.seen)} ({e.overwritten.sum():.0f})" for e in each))
-            settings.add(f"{paths.n_active} of {paths.active.shape[2]} modules a layer")
-        if shared:
-            lines.append(
-                f"- {title(pair)}: {', '.join(shared)}; by chance {', '.join(chance)}; "
-                f"evaluations (genotypes overwritten) on the source and on the target: "
-                f"{'; '.join(evolved)}"
-            )
-            if always_on:
-                lines[-1] += " (frozen modules were on, named or not: this does not tell of reuse)"
+        for arm in PATHNET:
+            if arm not in ALONE and (runs := arms.get(arm)):
+                lines.append(f"- {title(pair)}, {ARMS[arm][0]}: {shared(runs)}")
     if not lines:
         return ""
-    head = "Modules that both of PathNet's paths name, of those that either does, each seed:"
-    tail = f"PathNet: paths of {', '.join(sorted(settings))}; in the paper 4 of 10 small ones."
-    return "\n".join(["", head, "", *lines, "", tail, ""])
+    head = (
+        "Modules that both of PathNet's paths name, of those that either does, each seed (in the "
+        "paper a path is of 4 of 10 small ones):"
+    )
+    return "\n".join(["", head, "", *lines, ""])
+
+
+def shared(runs: Runs) -> str:
+    overlap, chance, evolved, of = list[str](), list[str](), list[str](), dict[str, None]()
+    always_on = False
+    for run in runs.values():
+        paths, a, b = load_paths(run.folder), run.source_place, len(run.walk) - 1
+        assert a is not None
+        always_on |= paths.always_on
+        overlap.append(f"{paths.overlap()[WHOLE][a][b]:.2f}")
+        chance.append(f"{paths.overlap_by_chance()[WHOLE][a][b]:.2f}")
+        each = (paths.evolution[a], paths.evolution[b])
+        evolved.append(" and ".join(f"{len(e.seen)} ({e.overwritten.sum():.0f})" for e in each))
+        of[f"{paths.n_active} of {paths.active.shape[2]}"] = None
+    text = (
+        f"{', '.join(overlap)}, by chance {', '.join(chance)}; paths of {', '.join(of)} modules a "
+        "layer; evaluations (genotypes overwritten) on the source and on the target: "
+        f"{'; '.join(evolved)}"
+    )
+    hidden = " (frozen modules were on, named or not: this does not tell of reuse)"
+    return text + hidden if always_on else text
 
 
 # ---------------------------------------------------------------------------------- how it is told
-
-
-def paired(ours: dict[int, float], theirs: dict[int, float]) -> list[tuple[float, float]]:
-    return [(ours[seed], theirs[seed]) for seed in sorted(ours.keys() & theirs.keys())]
-
-
-def ratio(parts: Sequence[tuple[float, float]], scale: float) -> str:
-    """Return the ratio of the means of both sides, with its interval where there is a sound one."""
-    middle = ratio_of_means(parts)
-    if middle is None:
-        return "-"
-    form = "{:.0f}" if scale == 100 else "{:.2f}"
-    text = form.format(scale * middle)
-    below = [part[1] for part in parts]
-    if is_unsteady(parts) or min(below) < NEAR_ZERO * max(below):
-        return f"{text} (unsteady)"
-    interval = interval_of_ratios({"": parts})
-    if interval is None:
-        return text
-    return f"{text} ({form.format(scale * interval.low)} to {form.format(scale * interval.high)})"
-
-
-def difference(ours: dict[int, float], theirs: dict[int, float]) -> str:
-    """Return the mean difference over seeds, its t interval, and each seed's."""
-    each = [one for _, one in sorted(paired_differences(ours, theirs).items())]
-    text, interval = amount(float(np.mean(each))), t_interval(each)
-    if interval is not None:
-        text += f" ± {amount((interval.high - interval.low) / 2)}"
-    return f"{text} ({', '.join(amount(one) for one in each)})"
 
 
 def title(pair: str) -> str:
@@ -413,14 +342,6 @@ def title(pair: str) -> str:
 
 def row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
-
-
-def points(score: float) -> str:
-    return f"{score:.4g}" if abs(score) < 1_000 else f"{score:,.0f}"
-
-
-def amount(value: float) -> str:
-    return f"{value:,.1f}" if abs(value) < 100 else f"{value:,.0f}"
 
 
 def drawn(found: dict[str, Arms]) -> Figure:
