@@ -239,6 +239,29 @@ def test_pathnet_stands_beside_its_own_control_from_scratch_and_fine_tuning(tabl
     assert "agent.n_steps" not in text
 
 
+def test_the_short_table_has_every_arm_beside_its_control_above_random_play(table, tmp_path):
+    for seed in range(3):  # areas of 10, of 5, 4.5 and 4, and of 8; random play scores 0
+        write(tmp_path, "b1", seed, 0.0, 10.0, 20.0)
+        write(tmp_path, "pnn", seed, 0.0, 5.0, 10.0 - 2 * seed)
+        write(tmp_path, "pathnet_alone", seed, 0.0, 8.0, 16.0)
+        write(tmp_path, "pathnet", seed, 0.0, 8.0, 16.0)
+        write(tmp_path, "b1", seed, 258.5, 258.5, 458.5, name="p3_b1", walk=["KungFuMaster"])
+        walk = ["CrazyClimber", "KungFuMaster"]
+        write(tmp_path, "b3", seed, 258.5, 358.5, 458.5, name="p3_b3", walk=walk)
+        for file in tmp_path.glob(f"p3_*/seed{seed}/evaluations.jsonl"):
+            file.write_text(file.read_text().replace(TARGET, "KungFuMaster"))
+    text = table.short({pair: table.runs_of(tmp_path, pair) for pair in ("p1", "p3")})
+    head, _, *rows = text.splitlines()
+    assert head.split(" | ")[1:] == ["Freeway to Freeway-vflip", "CrazyClimber to KungFuMaster |"]
+    assert rows == [
+        "| 1 from scratch | 3 of 3 | 3 of 3 |",
+        "| 3 fine-tuned |  | 200 (200 to 200); 3 of 3 |",
+        "| two columns | 45 (40 to 50); 1 of 3 |  |",
+        "| PathNet from scratch | 3 of 3 |  |",
+        "| PathNet | 100 (100 to 100); 3 of 3 |  |",
+    ]
+
+
 def test_an_area_is_over_what_every_curve_covers(table, tmp_path):
     write(tmp_path, "b1", 0, 0.0, 10.0)
     write(tmp_path, "pnn", 0, 0.0, 10.0, 50.0)

@@ -4,7 +4,8 @@
 
 RUNS holds folders `<pair>_<arm>/seed<k>`, as `make_runs.py` makes them: pairs as in `PAIRS`, arms
 as in `ARMS`. FOLDER stands in for one of them: runs of a longer sequence are runs of a pair too, by
-the first visit to the target after the source. Writes OUT/table.md, results.csv and curves.svg.
+the first visit to the target after the source. Writes OUT/table.md, short.md, results.csv and
+curves.svg.
 
 Learned: the target's last score is at least half of the way from random play (the shipped table's)
 to the best last score of any seed from scratch (`SCRATCH`, either net's; one line for all arms of a
@@ -125,6 +126,7 @@ def main() -> None:
         writer.writerows(rows)
     text = table(found) + overlaps(found)
     (out / "table.md").write_text(text)
+    (out / "short.md").write_text(short(found))
     print(text, end="")
     save(drawn(found), out / "curves.svg")
 
@@ -181,6 +183,27 @@ def table(found: dict[str, Arms]) -> str:
                 names = f"{ARMS[arm][0]} less {ARMS[other][0]}"
                 told.append(f"    - {names}: {difference(of_arm[arm], of_arm[other])}")
     return "\n".join([*told, "", settled(found), ""])
+
+
+def short(found: dict[str, Arms]) -> str:
+    """Return a line an arm, a column a pair: what it is above random play, of from scratch."""
+    lines = [row(["area, % of from scratch; learned", *map(title, found)])]
+    lines.append("|---|" + "---:|" * len(found))
+    controls = {arm: control for arm, control, _ in reversed(COMPARED)}  # the first of each
+    for arm in ARMS:
+        cells = []
+        for pair, arms in found.items():
+            target, runs = PAIRS[pair][1], arms.get(arm, {})
+            line, told = line_of(arms, target), list[str]()
+            control = controls.get(arm, arm)
+            if control != arm and runs.keys() & arms.get(control, {}).keys():
+                told.append(scores_of(arms, arm, control, control, target)[1])
+            if runs and line is not None:
+                told.append(f"{sum(run.last >= line for run in runs.values())} of {len(runs)}")
+            cells.append("; ".join(told))
+        if any(cells):
+            lines.append(row([ARMS[arm][0], *cells]))
+    return "\n".join(lines) + "\n"
 
 
 def settled(found: dict[str, Arms]) -> str:
