@@ -72,10 +72,20 @@ def test_what_is_made_is_what_the_table_takes(made, load_script):
     for path, config in arms.items():
         arm = path.split("/")[0].removeprefix("p1_")
         method = to_dict(config)["method"]
-        assert {key: method[key] for key in taken.METHODS[arm]} == taken.METHODS[arm]
+        wanted = table.ARMS[arm].method
+        assert {key: method[key] for key in wanted} == wanted
         for place, value in taken.settings_of(to_dict(config), arm).items():
             assert agreed.setdefault(place, value) == value, (arm, place)
     assert agreed["sequence.steps", "all"] == 150_000
+
+
+def test_no_change_makes_an_arm_another(made):
+    changes = ("net.body=nature", "method.population=1", "method.modules=5")
+    _, arms = made(*changes, "--pairs", "p1", "--seeds", "0", "--arms", "pathnet,stays,small")
+    found = [to_dict(config) for config in arms.values()]
+    assert [one["net"]["body"] for one in found] == ["nature", "nature", "pathnet_atari"]
+    assert [one["method"]["modules"] for one in found] == [3, 3, 10]
+    assert [one["method"]["population"] for one in found] == [8, 1, 8]
 
 
 def test_nothing_goes_on_from_a_source_that_failed(script, tmp_path, monkeypatch):

@@ -19,37 +19,14 @@ import argparse
 import sys
 from pathlib import Path
 
+from pair_arms import ARMS, PAIRS  # beside this file
+
 from clrl.errors import ClrlError
 from clrl.run.config import differences, load_config
 from clrl.run.stop import Stopped, StopSignals
 from clrl.study.processes import Job, in_processes
 
 CONFIGS = Path(__file__).parents[2]
-SHORT = ("sequence.steps=90000", "evaluation.every=18000")
-PAIRS: dict[str, tuple[str, str, tuple[str, ...]]] = {
-    "p1": ("Freeway", "Freeway-vflip", ()),
-    "p2": ("CrazyClimber", "CrazyClimber-vflip", SHORT),
-    "p3": ("CrazyClimber", "KungFuMaster", SHORT),
-    "p4": ("CrazyClimber", "CrazyClimber-noisy", SHORT),
-}
-SMALL = (  # the paper's modules, and as there frozen ones always on
-    *("net.body=pathnet_atari", "method.modules=10", "method.active=4"),
-    "method.keep_frozen_active=true",
-)
-ARMS: dict[str, tuple[str, tuple[str, ...]]] = {  # arms of table.py: by which file, and changes
-    "b1": ("pair_baseline1", ()),
-    "b2": ("pair_baseline2", ()),
-    "b3": ("pair_baseline3", ()),
-    "b4": ("pair_baseline4", ()),
-    "pnn": ("pair_progressive", ()),
-    "pathnet_alone": ("pair_pathnet", ()),
-    "pathnet": ("pair_pathnet", ()),
-    "stays": ("pair_pathnet", ("method.population=1",)),
-    "small_alone": ("pair_pathnet", SMALL),
-    "small": ("pair_pathnet", SMALL),
-}
-ALONE = ("b1", "b4", "pathnet_alone", "small_alone")  # learn the target alone
-SHARING = ("b2", "b3", "pnn")
 
 
 def main() -> None:
@@ -75,7 +52,7 @@ def main() -> None:
     sources = {
         job.path: job
         for pair, arm, seed in plan
-        if arm in SHARING
+        if ARMS[arm].shares
         for job in [source_job(args.runs, pair, seed, args.changes)]
     }
     rest = [arm_job(args.runs, *one, args.changes) for one in plan]
@@ -99,19 +76,18 @@ def main() -> None:
 def source_job(runs: Path, pair: str, seed: int, changes: list[str]) -> Job:
     """Return the run that learns a pair's source; pairs that begin alike share it."""
     source, _, own = PAIRS[pair]
-    first = next(p for p, (game, _, settings) in PAIRS.items() if (game, settings) == (source, own))
+    first = next(k for k, p in PAIRS.items() if (p.source, p.changes) == (source, own))
     tasks = f"sequence.tasks=[{source}]"
-    return job_of(runs, f"{first}_source", "pair_baseline1", seed, [tasks, *own, *changes])
+    return job_of(runs, f"{first}_source", ARMS["b1"].file, seed, [tasks, *own, *changes])
 
 
-def arm_job(runs: Path, pair: str, arm: str, seed: int, changes: list[str]) -> Job:
-    source, target, own = PAIRS[pair]
-    tasks = f"sequence.tasks=[{target}]" if arm in ALONE else f"sequence.tasks=[{source}, {target}]"
-    file, of_arm = ARMS[arm]
-    settings = [tasks, *own, *of_arm, *changes]
-    if arm in SHARING:
+def arm_job(runs: Path, pair: str, name: str, seed: int, changes: list[str]) -> Job:
+    (source, target, own), arm = PAIRS[pair], ARMS[name]
+    tasks = f"sequence.tasks=[{target}]" if arm.alone else f"sequence.tasks=[{source}, {target}]"
+    settings = [tasks, *own, *changes, *arm.settings]
+    if arm.shares:
         settings.append(f"sequence.pretrained={source_job(runs, pair, seed, changes).path.parent}")
-    return job_of(runs, f"{pair}_{arm}", file, seed, settings)
+    return job_of(runs, f"{pair}_{name}", arm.file, seed, settings)
 
 
 def job_of(runs: Path, name: str, file: str, seed: int, changes: list[str]) -> Job:

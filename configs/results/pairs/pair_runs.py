@@ -1,9 +1,8 @@
 """The finished runs of a pair of games, as `table.py` compares them: read, and held to agree.
 
-The method of an arm must be that of `METHODS`, whatever its folder is called. Arms of a pair must
-agree in `SAME`, those of each net (`NETS`) in `BY_NET` too; columns with columns and the paths of a
-net with each other (`LIKE`) in what else their method has; those that can share a source in which
-one. Their seeds may differ.
+The method of an arm must be that of `ARMS`, whatever its folder is called. Arms of a pair must
+agree in `SAME`, those of each net in `BY_NET` too, and in what else their method has if it is the
+same; those that can share a source in which one. Their seeds may differ.
 """
 
 from __future__ import annotations
@@ -14,8 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
-from make_runs import ALONE, SHARING  # beside this file
-from make_runs import PAIRS as PLANNED
+from pair_arms import ARMS, OTHERS, PAIRS  # beside this file
 
 from clrl.errors import ClrlError
 from clrl.run.folder import RunFolder
@@ -23,26 +21,6 @@ from clrl.run.records import read_records
 from clrl.study.curves import Curve, visit_curve
 from clrl.study.metrics import score_matrix
 
-PAIRS = {pair: (source, target) for pair, (source, target, _) in PLANNED.items()}
-METHODS: dict[str, dict[str, Any]] = {
-    "b1": {"name": "finetune"},
-    "b2": {"name": "frozen"},
-    "b3": {"name": "finetune"},
-    "b4": {"name": "progressive", "random_first": True},
-    "pnn": {"name": "progressive", "random_first": False},
-    "pathnet_alone": {"name": "pathnet"},
-    "pathnet": {"name": "pathnet"},
-    "stays": {"name": "pathnet", "population": 1},
-    "small_alone": {"name": "pathnet"},
-    "small": {"name": "pathnet"},
-}
-NETS = {  # PathNet's, and the arms that have each
-    "PathNet": ("pathnet_alone", "pathnet", "stays"),
-    "PathNet with small modules": ("small_alone", "small"),
-}
-OTHERS = "all without PathNet"  # share another
-PATHNET = tuple(arm for arms in NETS.values() for arm in arms)
-LIKE = {"columns": ("b4", "pnn"), **NETS}  # whose method agrees but in `METHODS`
 SAME = (  # a section: all of it
     *("precision", "agent", "protocol", "sequence.steps", "net.heads", "net.hidden"),
     *("evaluation.every", "evaluation.episodes", "evaluation.policy"),
@@ -91,7 +69,7 @@ def runs_of(runs: Path, pair: str, instead: Mapping[str, Path] | None = None) ->
             that was not evaluated before and after it learned the target.
     """
     arms: Arms = {}
-    for arm in METHODS:
+    for arm in ARMS:
         name = f"{pair}_{arm}"
         folder = (instead or {}).get(name, runs / name)
         done = {int(f.parent.name[4:]): f.parent for f in folder.glob("seed*/summary.json")}
@@ -102,9 +80,9 @@ def runs_of(runs: Path, pair: str, instead: Mapping[str, Path] | None = None) ->
 
 
 def run_of(folder: Path, pair: str, arm: str) -> Run:
-    source, target = PAIRS[pair]
+    source, target, _ = PAIRS[pair]
     config = yaml.safe_load(RunFolder.open(folder).config.read_text())
-    wanted = METHODS[arm]
+    wanted, alone = ARMS[arm].method, ARMS[arm].alone
     if (method := {key: config["method"].get(key) for key in wanted}) != wanted:
         raise ClrlError(f"{folder} has the method {method}: expected {wanted}", 2)
     summary = json.loads((folder / "summary.json").read_text())
@@ -113,13 +91,13 @@ def run_of(folder: Path, pair: str, arm: str) -> Run:
         raise ClrlError(f"{folder} has lost {lost} records of evaluations: make it anew", 2)
     ends = {row["visit"]: row["task_trained"] for row in rows if row["phase"] == "end"}
     walk = [ends.get(visit, "?") for visit in range(1, max(ends, default=0) + 1)]
-    source_place = walk.index(source) if arm not in ALONE and source in walk else None
+    source_place = walk.index(source) if not alone and source in walk else None
     after = 0 if source_place is None else source_place + 1
-    fits = walk[:1] == [target] if arm in ALONE else source_place is not None
-    if arm in PATHNET and source_place and target in walk[:source_place]:
+    fits = walk[:1] == [target] if alone else source_place is not None
+    if ARMS[arm].net != OTHERS and source_place and target in walk[:source_place]:
         raise ClrlError(f"{folder} visits {target} twice: its path is of the first visit", 2)
     if not fits or target not in walk[after:]:
-        order = f"{target} first" if arm in ALONE else f"{source}, later {target}"
+        order = f"{target} first" if alone else f"{source}, later {target}"
         raise ClrlError(f"{folder} learned {', '.join(walk) or 'nothing'}: expected {order}", 2)
     visit = walk.index(target, after) + 1
     source_last = None
@@ -148,25 +126,21 @@ def settings_of(config: dict[str, Any], arm: str) -> dict[tuple[str, str], Any]:
         if isinstance(part, dict)
         for key, value in part.items()
     }
-    net = net_of(arm)
-    method = next((name for name, arms in LIKE.items() if arm in arms), None)
+    net, wanted = ARMS[arm].net, ARMS[arm].method
+    alike = f"{wanted['name']}, {net}"
     found: dict[tuple[str, str], Any] = {}
     for key, value in (config | inner).items():
         section = key.partition(".")[0]
         if key in BY_NET:
             found[key, net] = value
-        elif section == "method" and key != section and method:
-            if key not in (f"method.{own}" for own in METHODS[arm]):
-                found[key, method] = value
+        elif section == "method":
+            if key != section and key.partition(".")[2] not in wanted:
+                found[key, alike] = value
         elif not isinstance(value, dict) and (key in SAME or section in SAME):
             found[key, "all"] = value
-    if arm in SHARING:  # a configuration leaves out what is null
+    if ARMS[arm].shares:  # a configuration leaves out what is null
         found["sequence.pretrained", "those that share"] = config["sequence"].get("pretrained")
     return found
-
-
-def net_of(arm: str) -> str:
-    return next((net for net, arms in NETS.items() if arm in arms), OTHERS)
 
 
 def require_agreement(arms: Arms) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from pair_runs import Arms, Runs  # beside this file
+from pair_arms import ARMS, SCRATCH  # beside this file
+from pair_runs import Arms, Runs
 
 from clrl.envs.scores import normalise_task
 from clrl.errors import ClrlError
@@ -17,7 +18,6 @@ from clrl.study.gains import censored_speed, relative_speed
 from clrl.study.ratios import interval_of_ratios, is_unsteady, ratio_of_means
 from clrl.study.statistics import paired_differences, t_interval
 
-SCRATCH = ("b1", "pathnet_alone", "small_alone")  # the target alone: a net each
 NEAR_ZERO = 0.1  # of the largest seed's: what is less may not be divided by alone
 
 
@@ -46,17 +46,22 @@ def areas(arms: Arms, target: str | None = None) -> dict[str, dict[int, float]]:
 
 
 def line_of(arms: Arms, target: str) -> float | None:
-    """Return from which last score on the target is learned; None if no seed from scratch did."""
-    return halfway_up(target, [run.last for arm in SCRATCH for run in arms.get(arm, {}).values()])
+    """Return from which last score on the target is learned; None if from scratch none is."""
+    return halfway_up(target, [run.last for run in arms.get("b1", {}).values()])
 
 
 def halfway_up(game: str, last: Sequence[float]) -> float | None:
-    """Return what is half of the way from random play to the best; None if none is above it."""
-    at_0, at_1 = normalise_task(game, 0.0), normalise_task(game, 1.0)
-    if at_0 is None or at_1 is None or not last:
+    """Return what is half of the way from random play to a mean; None if that is not above it."""
+    random = random_score(game)
+    if random is None or not last or np.mean(last) <= random:
         return None
-    random = at_0 / (at_0 - at_1)  # the scale is linear
-    return (random + max(last)) / 2 if max(last) > random else None
+    return (random + float(np.mean(last))) / 2
+
+
+def random_score(game: str) -> float | None:
+    """Return the published score of random play; None of a game that has none."""
+    at_0, at_1 = normalise_task(game, 0.0), normalise_task(game, 1.0)
+    return None if at_0 is None or at_1 is None else 0.0 - at_0 / (at_1 - at_0)  # linear
 
 
 def halfway(control: Runs) -> float | None:
@@ -68,12 +73,13 @@ def halfway(control: Runs) -> float | None:
     return float(first + last) / 2 if last > first else None
 
 
-def scores_of(arms: Arms, arm: str, control: str, standard: str, target: str) -> list[str]:
+def scores_of(arms: Arms, arm: str, control: str, target: str) -> list[str]:
     """Return what an arm comes to beside its control, in the order of `SCORES`."""
     of_arm, normalised = areas(arms), areas(arms, target)
     shares = paired(normalised[arm], normalised[control])
     ours, theirs = arms[arm], arms[control]
-    criterion, within = halfway(arms.get(standard, {})), spans_of(arms)
+    criterion = halfway(arms.get(SCRATCH[ARMS[control].net], {}))
+    within = spans_of(arms)
     speeds, short = [], []
     for seed in sorted(ours.keys() & theirs.keys()):
         curves = ours[seed].curve, theirs[seed].curve

@@ -8,9 +8,9 @@ the first visit to the target after the source. Writes OUT/table.md, short.md, r
 curves.svg.
 
 Learned: the target's last score is at least half of the way from random play (the shipped table's)
-to the best last score of any seed from scratch (`SCRATCH`, either net's; one line for all arms of a
-pair). A game like Freeway is learned or stays at 0, so any line between does; in the middle, games
-evaluated by chance are least likely to cross it. Arms with transfer have no part in it.
+to the mean last score of baseline 1; one line for all arms of a pair. A game like Freeway is
+learned or stays at 0, so any line between does; in the middle, games evaluated by chance are least
+likely to cross it. Arms with transfer have no part in it.
 
 In what runs of a pair must agree, `pair_runs.py` says. Their seeds may differ: what is compared is
 of the seeds that both have. Areas are mean heights over the steps of the target's visit that every
@@ -20,8 +20,7 @@ Transfer score: the mean area of an arm's seeds over that of its control's, time
 2016), of scores as they are and above random play. Forward transfer: Continual World's, on
 human-normalised scores. Relative speed (Fernando et al. 2017): the control's steps to a criterion
 over the arm's, seed by seed, and as areas below the criterion, which need no arrival; the criterion
-is half of the way from the mean first to the mean last score of a control from scratch (which one:
-`COMPARED`).
+is half of the way from the mean first to the mean last score from scratch by the control's net.
 
 Intervals: 95 % percentile bootstrap, seeds of both arms drawn together (2,000 times, seed 0); with
 three seeds about the range of the seeds. There is none, but `(unsteady)`, where what is divided by
@@ -38,19 +37,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from make_runs import ALONE  # beside this file
 from matplotlib.figure import Figure
-from pair_runs import (
-    BY_NET,
-    OTHERS,
-    PAIRS,
-    PATHNET,
-    Arms,
-    Runs,
-    net_of,
-    runs_of,
-)  # beside this file
-from pair_scores import (  # beside this file
+from pair_arms import ARMS, OTHERS, PAIRS, title  # beside this file
+from pair_runs import BY_NET, Arms, Runs, runs_of
+from pair_scores import (
     NEAR_ZERO,
     amount,
     areas,
@@ -58,6 +48,7 @@ from pair_scores import (  # beside this file
     halfway_up,
     line_of,
     points,
+    random_score,
     scores_of,
     spans_of,
 )
@@ -67,39 +58,7 @@ from clrl.study.figures import save
 from clrl.study.paths import WHOLE, load_paths
 from clrl.study.statistics import ENOUGH_RUNS, TOO_NARROW, paired_differences, t_interval
 
-ARMS = {
-    "b1": ("1 from scratch", "#000000", "-"),
-    "b2": ("2 new head only", "#CC79A7", ":"),
-    "b3": ("3 fine-tuned", "#E69F00", "--"),
-    "b4": ("4 beside a random column", "#56B4E9", "-."),
-    "pnn": ("two columns", "#0072B2", "-"),
-    "pathnet_alone": ("PathNet from scratch", "#666666", "-"),
-    "pathnet": ("PathNet", "#009E73", "-"),
-    "stays": ("PathNet, paths at random that stay", "#009E73", ":"),
-    "small_alone": ("PathNet's small modules from scratch", "#666666", "--"),
-    "small": ("PathNet with small modules", "#D55E00", "-"),
-}
-COMPARED = [  # an arm, its control, and from which runs the criterion of speed is
-    ("b2", "b1", "b1"),
-    ("b3", "b1", "b1"),
-    ("b4", "b1", "b1"),
-    ("pnn", "b1", "b1"),
-    ("pnn", "b3", "b1"),
-    ("pnn", "b4", "b1"),
-    ("pathnet", "pathnet_alone", "pathnet_alone"),
-    ("pathnet", "b1", "b1"),
-    ("pathnet", "b3", "b1"),
-    ("pathnet", "stays", "pathnet_alone"),
-    ("stays", "pathnet_alone", "pathnet_alone"),
-    ("small", "small_alone", "small_alone"),
-    ("small", "b1", "b1"),
-    ("small", "b3", "b1"),
-]
-DIFFERENCES = [
-    *(("pnn", other) for other in ("b3", "b4", "b1")),
-    *(("pathnet", other) for other in ("pathnet_alone", "stays", "b1", "b3")),
-    *(("small", other) for other in ("small_alone", "b1", "b3")),
-]
+COMPARED = [(arm, control) for arm, own in ARMS.items() for control in own.beside]
 SCORES = ("transfer score", "above random", "forward transfer", "relative speed", "by area")
 
 
@@ -149,13 +108,13 @@ def given(text: str) -> tuple[str, Path]:
 
 
 def rows_of(pair: str, arms: Arms) -> list[dict]:
-    source, target = PAIRS[pair]
+    source, target, _ = PAIRS[pair]
     of_arm, normalised, line = areas(arms), areas(arms, target), line_of(arms, target)
     return [
         {
             "source": source,
             "target": target,
-            "arm": ARMS[arm][0],
+            "arm": ARMS[arm].label,
             "seed": seed,
             "learned": "" if line is None else int(run.last >= line),
             "last": run.last,
@@ -173,57 +132,60 @@ def rows_of(pair: str, arms: Arms) -> list[dict]:
 def table(found: dict[str, Arms]) -> str:
     """Return what every arm came to, then each beside its controls, and what is to be known."""
     told = [*learned(found), "", *compared(found), "", *notes(found), ""]
-    told += ["An arm less another, in area, paired by seed:", ""]
+    told += ["An arm less another, in area, paired by seed, with Student's 95 % intervals:", ""]
     for pair, arms in found.items():
         of_arm = areas(arms)
         stretch = ", ".join(f"{a:,} to {b:,}" for a, b in spans_of(arms))
         told.append(f"- {title(pair)} (areas over steps {stretch} of the target's visit):")
-        for arm, other in DIFFERENCES:
+        for arm, other in COMPARED:
             if set(arms.get(arm, ())) & set(arms.get(other, ())):
-                names = f"{ARMS[arm][0]} less {ARMS[other][0]}"
+                names = f"{ARMS[arm].label} less {ARMS[other].label}"
                 told.append(f"    - {names}: {difference(of_arm[arm], of_arm[other])}")
-    return "\n".join([*told, "", settled(found), ""])
+    return "\n".join([*told, "", apart(found), ""])
 
 
 def short(found: dict[str, Arms]) -> str:
-    """Return a line an arm, a column a pair: what it is above random play, of from scratch."""
-    lines = [row(["area, % of from scratch; learned", *map(title, found)])]
-    lines.append("|---|" + "---:|" * len(found))
-    controls = {arm: control for arm, control, _ in reversed(COMPARED)}  # the first of each
-    for arm in ARMS:
-        cells = []
-        for pair, arms in found.items():
-            target, runs = PAIRS[pair][1], arms.get(arm, {})
-            line, told = line_of(arms, target), list[str]()
-            control = controls.get(arm, arm)
-            if control != arm and runs.keys() & arms.get(control, {}).keys():
-                told.append(scores_of(arms, arm, control, control, target)[1])
-            if runs and line is not None:
-                told.append(f"{sum(run.last >= line for run in runs.values())} of {len(runs)}")
-            cells.append("; ".join(told))
+    """Return a line an arm, a column a pair: the mean area, and each seed's."""
+    heads = [f"{title(pair)} (random play {points(random_of(pair))})" for pair in found]
+    lines = [row(["arm", *heads]), "|---|" + "---|" * len(found)]
+    of_pair = [areas(arms) for arms in found.values()]
+    for arm, own in ARMS.items():
+        each = [list(of_arm.get(arm, {}).values()) for of_arm in of_pair]
+        cells = [
+            f"{amount(float(np.mean(one)))} ({', '.join(map(amount, one))})" if one else ""
+            for one in each
+        ]
         if any(cells):
-            lines.append(row([ARMS[arm][0], *cells]))
+            lines.append(row([own.label, *cells]))
     return "\n".join(lines) + "\n"
 
 
-def settled(found: dict[str, Arms]) -> str:
+def random_of(pair: str) -> float:
+    score = random_score(PAIRS[pair].target)
+    assert score is not None, "a game without a published score of random play"
+    return score
+
+
+def apart(found: dict[str, Arms]) -> str:
     """Return which of the differences have intervals that leave out 0, and what that is worth."""
-    sure, n = list[str](), 0
+    some, n = list[str](), 0
     for pair, arms in found.items():
         of_arm = areas(arms)
-        for arm, other in DIFFERENCES:
+        for arm, other in COMPARED:
             each = paired_differences(of_arm.get(arm, {}), of_arm.get(other, {}))
             if (interval := t_interval(list(each.values()))) is None:
                 continue
             n += 1
             if interval.low > 0 or interval.high < 0:
                 order = "above" if interval.low > 0 else "below"
-                sure.append(f"{ARMS[arm][0]} {order} {ARMS[other][0]} ({title(pair)})")
+                some.append(f"{title(pair)}: {ARMS[arm].label} {order} {ARMS[other].label}")
     if not n:
-        return "No two arms have three seeds in common yet: nothing of this is settled."
+        return "No two arms have three seeds in common yet: no difference has an interval."
+    told = "\n".join(f"- {one}" for one in some) or "- none"
     return (
-        f"Settled, of these {n} differences (intervals without 0; by chance alone about one in "
-        f"twenty has none): {'; '.join(sure) or 'none'}. What is not named here is open."
+        f"Of these {n} differences with three seeds or more, {len(some)} have an interval that "
+        f"leaves out 0, where chance alone gives about {n / 20:.2g}. They are not independent, and "
+        f"of fewer than six seeds `clrl report` calls none better or worse:\n\n{told}"
     )
 
 
@@ -232,16 +194,17 @@ def learned(found: dict[str, Arms]) -> list[str]:
     columns += ["the source's last score", "source learned", "weights trained"]
     lines = [row(columns), "|" + "---|" * len(columns)]
     for pair, arms in found.items():
-        of_arm, line = areas(arms), line_of(arms, PAIRS[pair][1])
-        known = [run.source_last for runs in arms.values() for run in runs.values()]
-        source_line = halfway_up(PAIRS[pair][0], [last for last in known if last is not None])
+        of_arm, line = areas(arms), line_of(arms, PAIRS[pair].target)
+        known = {(seed, run.source_last) for runs in arms.values() for seed, run in runs.items()}
+        of_source = [last for _, last in known if last is not None]
+        source_line = halfway_up(PAIRS[pair].source, of_source)
         for arm, runs in arms.items():
             each = list(runs.values())
             k = "-" if line is None else sum(run.last >= line for run in each)
             sources = [run.source_last for run in each if run.source_last is not None]
             able = sum(source_line is not None and last >= source_line for last in sources)
             trained = dict.fromkeys(run.trained for run in each if run.trained is not None)
-            cells = [title(pair) if arm == next(iter(arms)) else "", ARMS[arm][0]]
+            cells = [title(pair) if arm == next(iter(arms)) else "", ARMS[arm].label]
             cells += [", ".join(map(str, runs)), f"{k} of {len(each)}"]
             cells += [", ".join(points(run.last) for run in each)]
             cells += [", ".join(amount(area) for area in of_arm[arm].values())]
@@ -251,15 +214,15 @@ def learned(found: dict[str, Arms]) -> list[str]:
             lines.append(row(cells))
     told = [
         f"{title(pair)}: no line, as none from scratch is above random play"
-        if (line := line_of(arms, PAIRS[pair][1])) is None
+        if (line := line_of(arms, PAIRS[pair].target)) is None
         else f"{title(pair)}: {points(line)}"
         for pair, arms in found.items()
     ]
     lines += [
         "",
-        "Learned: the last score is at least half of the way from random play to the best last "
-        f"score of any seed from scratch ({'; '.join(told)}); of a source, to the best of all that "
-        "learned it. Where a source was not learned, there is nothing to carry over.",
+        "Learned: the last score is at least half of the way from random play to the mean last "
+        f"score of `{ARMS['b1'].label}` ({'; '.join(told)}); of a source, to the mean of all runs "
+        "that learned it. Where a source was not learned, there is nothing to carry over.",
     ]
     return lines
 
@@ -268,12 +231,12 @@ def compared(found: dict[str, Arms]) -> list[str]:
     columns = ["pair", "arm", "beside", "seeds of both", *SCORES]
     lines = [row(columns), "|---|---|---|---|" + "---:|" * len(SCORES)]
     for pair, arms in found.items():
-        for arm, control, standard in COMPARED:
+        for arm, control in COMPARED:
             if arm in arms and control in arms:
                 both = sorted(arms[arm].keys() & arms[control].keys())
-                cells = [title(pair), ARMS[arm][0], ARMS[control][0]]
+                cells = [title(pair), ARMS[arm].label, ARMS[control].label]
                 cells += [", ".join(map(str, both)) or "none"]
-                scores = scores_of(arms, arm, control, standard, PAIRS[pair][1]) if both else []
+                scores = scores_of(arms, arm, control, PAIRS[pair].target) if both else []
                 lines.append(row(cells + (scores or [""] * len(SCORES))))
     return lines
 
@@ -286,11 +249,9 @@ def notes(found: dict[str, Arms]) -> list[str]:
         "same with random play taken off both. Forward transfer: Continual World's, of "
         "human-normalised scores. Relative speed: steps to a criterion of what it stands beside "
         "over the arm's, each seed; by area: areas below the criterion, likewise. In brackets 95 % "
-        "bootstrap intervals over seeds; behind ±, below, Student's of differences by seed.",
-        f"- Controls: `{ARMS['b1'][0]}` is the target alone with the net of arms 1 to 4 and of two "
-        f"columns; PathNet's own control is the target alone with the same net of its. The "
-        f"criterion of speed is that of `{ARMS['b1'][0]}`, beside PathNet from scratch that "
-        "control's own.",
+        "bootstrap intervals over seeds.",
+        "- The criterion of speed is half of the way from the mean first to the mean last score of "
+        "the target alone, learned from scratch by the net of what an arm stands beside.",
         "- (unsteady): no interval, as what is divided by is about 0 with some seed (below "
         f"{NEAR_ZERO:g} of the largest seed's), or its mean is within 2 standard errors of 0: with "
         "other seeds the ratio might be anything. See how many seeds learned.",
@@ -299,7 +260,7 @@ def notes(found: dict[str, Arms]) -> list[str]:
     if fewest < ENOUGH_RUNS:
         told.append(f"- Some arm has {fewest} seeds: {TOO_NARROW}; of fewer than 3 there are none.")
     for pair, arms in found.items():
-        nets = {net_of(arm): next(iter(runs.values())).settings for arm, runs in arms.items()}
+        nets = {ARMS[arm].net: next(iter(runs.values())).settings for arm, runs in arms.items()}
         others = nets.pop(OTHERS, None)
         for net, settings in nets.items() if others else ():
             for key in BY_NET:
@@ -312,9 +273,9 @@ def notes(found: dict[str, Arms]) -> list[str]:
         for arm, runs in arms.items():
             walks = dict.fromkeys(run.walk for run in runs.values())
             told += [
-                f"- {title(pair)}, {ARMS[arm][0]}: learned {', '.join(walk)}"
+                f"- {title(pair)}, {ARMS[arm].label}: learned {', '.join(walk)}"
                 for walk in walks
-                if walk not in (PAIRS[pair], PAIRS[pair][1:])
+                if walk not in (PAIRS[pair][:2], PAIRS[pair][1:2])
             ]
     return told
 
@@ -323,9 +284,9 @@ def overlaps(found: dict[str, Arms]) -> str:
     """Return how much of their modules PathNet's two paths share, and what evolution did."""
     lines = list[str]()
     for pair, arms in found.items():
-        for arm in PATHNET:
-            if arm not in ALONE and (runs := arms.get(arm)):
-                lines.append(f"- {title(pair)}, {ARMS[arm][0]}: {shared(runs)}")
+        for arm, runs in arms.items():
+            if ARMS[arm].net != OTHERS and not ARMS[arm].alone:
+                lines.append(f"- {title(pair)}, {ARMS[arm].label}: {shared(runs)}")
     if not lines:
         return ""
     head = (
@@ -359,10 +320,6 @@ def shared(runs: Runs) -> str:
 # ---------------------------------------------------------------------------------- how it is told
 
 
-def title(pair: str) -> str:
-    return " to ".join(PAIRS[pair])
-
-
 def row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
@@ -377,7 +334,7 @@ def drawn(found: dict[str, Arms]) -> Figure:
         axis.set_visible(False)
     for i, (axis, (pair, arms)) in enumerate(zip(panels, found.items(), strict=False)):
         for arm, runs in arms.items():
-            label, color, style = ARMS[arm]
+            label, (color, style) = ARMS[arm].label, ARMS[arm].line
             lines = [[p for p in run.curve if p.score is not None] for run in runs.values()]
             for line in lines:
                 x, y = [p.step / 1_000 for p in line], [p.score for p in line]
@@ -392,7 +349,7 @@ def drawn(found: dict[str, Arms]) -> Figure:
         axis.spines[["top", "right"]].set_visible(False)
     shown = [axis.get_legend_handles_labels() for axis in panels]
     lines = {label: line for own in shown for line, label in zip(*own, strict=True)}
-    labels = [label for label, *_ in ARMS.values() if label in lines]
+    labels = [arm.label for arm in ARMS.values() if arm.label in lines]
     handles = [lines[label] for label in labels]
     figure.legend(handles, labels, frameon=False, fontsize="small", loc="outside right center")
     return figure
