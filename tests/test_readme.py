@@ -147,4 +147,6 @@ def test_tables_of_games_are_those_of_the_results():
     games = (RESULTS / "games.md").read_text()
     for name in ("runs", "table", "differences"):
         assert (RESULTS / "quick3" / f"{name}.md").read_text() in games
-    assert (RESULTS / "quick3" / "table.md").read_text() in README
+    for made in (RESULTS / "quick3" / "table.md", RESULTS / "pairs" / "short.md"):
+        assert made.read_text() in README
+        assert made.read_text() in games
