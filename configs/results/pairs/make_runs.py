@@ -7,10 +7,10 @@ By `configs/pair_*.yaml`, into `RUNS/<pair>_<arm>/seed<k>`; sources, which are b
 game, into `RUNS/<pair>_source/seed<k>`: two columns and baselines 2 and 3 of a seed go on from it.
 PathNet learns the source by itself. The pair of Freeway has visits of 150,000 steps, as in the
 files; the others, which begin to be learned at once, of 90,000. The last pair is a control: what
-the source has learned should serve its target as it is. KEY=VALUE goes to every run: 120 runs and 6
-sources, 2 to 9 minutes each on a core with units for bfloat16 (on others leave `precision=bf16`
-out). What is done is not made again: stopped, the same command goes on. What runs print is in
-RUNS/*.log.
+the source has learned should serve its target as it is. KEY=VALUE goes to every run, but for what
+makes it its arm: 120 runs and 6 sources, 2 to 9 minutes each (PathNet's more) on a core with units
+for bfloat16 (on others leave `precision=bf16` out). What is done is not made again: stopped, the
+same command goes on. What runs print is in RUNS/*.log.
 """
 
 from __future__ import annotations

@@ -20,7 +20,8 @@ class Arm(NamedTuple):
     Attributes:
         label: its name in tables.
         file: `configs/<file>.yaml`.
-        method: what its method must be, whatever its folder is called; also made so.
+        method: settings of its method that make it this arm: runs are made with them, and a run
+            without them is refused, whatever its folder is called.
         changes: more changes to the file.
         alone: it learns the target alone; else the source before.
         shares: it goes on from the one run that learned the source for all.

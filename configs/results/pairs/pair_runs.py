@@ -2,7 +2,7 @@
 
 The method of an arm must be that of `ARMS`, whatever its folder is called. Arms of a pair must
 agree in `SAME`, those of each net in `BY_NET` too, and in what else their method has if it is the
-same; those that can share a source in which one. Their seeds may differ.
+same; arms that go on from a shared source must go on from the same one. Their seeds may differ.
 """
 
 from __future__ import annotations
