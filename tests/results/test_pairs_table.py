@@ -187,7 +187,7 @@ def test_without_a_seed_from_scratch_above_random_play_none_is_called_learned(ta
     write(tmp_path, "b3", 0, 0.0, 20.0)
     text = text_of(table, tmp_path)
     assert arm(text, "3 fine-tuned")[1] == "- of 1"
-    assert "no line, as none from scratch is above random play" in text
+    assert "no line, as from scratch the mean is not above random play" in text
 
 
 @pytest.mark.parametrize("least", [0.0, 0.04, 1.0])

@@ -213,7 +213,7 @@ def learned(found: dict[str, Arms]) -> list[str]:
             cells += [", ".join(f"{n:,}" for n in trained)]
             lines.append(row(cells))
     told = [
-        f"{title(pair)}: no line, as none from scratch is above random play"
+        f"{title(pair)}: no line, as from scratch the mean is not above random play"
         if (line := line_of(arms, PAIRS[pair].target)) is None
         else f"{title(pair)}: {points(line)}"
         for pair, arms in found.items()
