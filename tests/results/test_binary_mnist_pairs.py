@@ -21,6 +21,11 @@ def script(load_script) -> ModuleType:
     return load_script("pathnet/binary_mnist.py")
 
 
+@pytest.fixture(scope="module")
+def tables(load_script) -> ModuleType:
+    return load_script("pathnet/binary_table.py")
+
+
 def rows_of(script: ModuleType, arm: str, pair: int, seed: int, *reached: Any) -> list[Any]:
     """A pair's two tasks, each with its generation to every threshold."""
     tasks = script.PAIRS[pair]
@@ -41,17 +46,17 @@ def cells(table: str) -> dict[tuple[str, ...], list[str]]:
     return {tuple(line[:2]): line[2:] for line in lines}
 
 
-def test_a_second_task_is_beside_the_same_task_from_scratch(script: ModuleType) -> None:
+def test_a_second_task_is_beside_the_same_task_from_scratch(tables: ModuleType) -> None:
     rows = []
     # to 99.8 %: each task from scratch, by PathNet and by the fixed net; and as the second one
     scratch = {"1+3": (40, 100), "1+2": (80, 20), "4+5": (30, 50), "6+7": (60, 30)}
     second = {"1+3": (20, 50), "1+2": (40, 40), "4+5": (60, 25), "6+7": (30, 60)}
-    for k, (first, then) in enumerate(script.PAIRS):
+    for k, (first, then) in enumerate(tables.PAIRS):
         for arm, which in (("pathnet", 0), ("fixed", 1)):
             for seed in (0, 1):
                 a, b = scratch[first][which], second[then][which]
-                rows += rows_of(script, arm, k, seed, (a / 2, a, a), (b / 4, b / 2, b))
-    told = cells(script.table(rows))
+                rows += rows_of(tables, arm, k, seed, (a / 2, a, a), (b / 4, b / 2, b))
+    told = cells(tables.table(rows))
     # 1+2: 80 / 40, 1+3: 40 / 20, 6+7: 60 / 30, 4+5: 30 / 60: the fourth root of 2 * 2 * 2 / 2
     assert told["pathnet", "99.8 %"][0] == "8"
     assert told["pathnet", "99.8 %"][1].startswith("52, ")  # (40 + 80 + 30 + 60) / 4 = 52.5
@@ -65,17 +70,17 @@ def test_a_second_task_is_beside_the_same_task_from_scratch(script: ModuleType) 
     # 20 / 40, 100 / 50, 30 / 60, 50 / 25
     assert told["fixed", "99.8 %"][4:] == ["1.00 (1.00 to 1.00)", "", ""]
     assert told["fixed", "99 %"][4] == "2.00 (2.00 to 2.00)"
-    assert "speed-up 0.50 (0.50 to 0.50)" in script.table(rows)  # 4+5 after 6+7, by PathNet
-    assert "share 0.50 of their modules, by chance 0.20" in script.table(rows)
-    assert "Population: 20." in script.table(rows)
+    assert "speed-up 0.50 (0.50 to 0.50)" in tables.table(rows)  # 4+5 after 6+7, by PathNet
+    assert "share 0.50 of their modules, by chance 0.20" in tables.table(rows)
+    assert "Population: 20." in tables.table(rows)
 
 
-def test_what_is_not_reached_counts_as_the_limit_and_is_told(script: ModuleType) -> None:
+def test_what_is_not_reached_counts_as_the_limit_and_is_told(tables: ModuleType) -> None:
     rows = []
     for k in range(4):
-        rows += rows_of(script, "pathnet", k, 0, (10, 20, 250), (10, 20, ""))
-        rows += rows_of(script, "pathnet", k, 1, (10, 20, 250), (10, 20, 100))
-    told = cells(script.table(rows))
+        rows += rows_of(tables, "pathnet", k, 0, (10, 20, 250), (10, 20, ""))
+        rows += rows_of(tables, "pathnet", k, 1, (10, 20, 250), (10, 20, 100))
+    told = cells(tables.table(rows))
     assert told["pathnet", "99.8 %"][3] == "0, 4"
     assert told["pathnet", "99.8 %"][4].startswith("0.83 (")  # 250 / ((500 + 100) / 2)
     assert told["pathnet", "99.8 %"][5:] == ["", ""]  # the fixed net was not run
@@ -177,26 +182,26 @@ def test_runs_are_of_the_settings_that_are_told(script: ModuleType, published: A
     assert len(starts) == 8  # every run begins with other weights
 
 
-def test_intervals_draw_both_tasks_of_a_pair_together(script: ModuleType) -> None:
+def test_intervals_draw_both_tasks_of_a_pair_together(tables: ModuleType) -> None:
     rows = []
     for k in range(4):
         for seed, n in enumerate((10, 40, 20, 80)):
-            rows += rows_of(script, "pathnet", k, seed, (n, n, n), (n, n, n))
-    first, second = (script.counts(rows, "pathnet", place, 0.998) for place in (1, 2))
+            rows += rows_of(tables, "pathnet", k, seed, (n, n, n), (n, n, n))
+    first, second = (tables.counts(rows, "pathnet", place, 0.998) for place in (1, 2))
     # a pair's second task is in the place of its own, its first in that of the pair before
     for k in range(4):
         assert (first[(k - 1) % 4].drawn == second[k].drawn).all()
     assert not (second[0].drawn == second[1].drawn).all()
     # each task's speed-up is that of two pairs' runs; all of them together cancel out
-    assert script.speed_up(first, second) == "1.00 (1.00 to 1.00)"
-    low, high = script.speed_up(first[:1], second[:1])[6:-1].split(" to ")
+    assert tables.speed_up(first, second) == "1.00 (1.00 to 1.00)"
+    low, high = tables.speed_up(first[:1], second[:1])[6:-1].split(" to ")
     assert float(low) < 0.7 and float(high) > 1.4
 
 
-def test_pairs_are_four_and_every_task_is_first_once_and_second_once(script: ModuleType) -> None:
-    assert len({frozenset(pair) for pair in script.PAIRS}) == 4
-    assert sorted(first for first, _ in script.PAIRS) == sorted(script.TASKS)
-    assert sorted(second for _, second in script.PAIRS) == sorted(script.TASKS)
+def test_pairs_are_four_and_every_task_is_first_once_and_second_once(tables: ModuleType) -> None:
+    assert len({frozenset(pair) for pair in tables.PAIRS}) == 4
+    assert sorted(first for first, _ in tables.PAIRS) == sorted(tables.TASKS)
+    assert sorted(second for _, second in tables.PAIRS) == sorted(tables.TASKS)
 
 
 def test_it_goes_on_where_it_was_stopped_and_refuses_another_population(

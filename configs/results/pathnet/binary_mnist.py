@@ -38,11 +38,11 @@ from dataclasses import dataclass
 from itertools import starmap
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from binary_table import ARMS, LIMIT, PAIRS, THRESHOLDS, table  # beside this file
 from torch import Tensor
 
 from clrl.agents.learner import RunSettings
@@ -56,24 +56,8 @@ from clrl.run.assemble import GAINS
 from clrl.study.paths import WHOLE, Paths
 from clrl.types import Batch, Linear, Net, NetSpec, Task
 
-TASKS = ("1+3", "1+2", "4+5", "6+7")
-PAIRS = tuple(zip(TASKS, TASKS[1:] + TASKS[:1], strict=True))
-ARMS = ("pathnet", "fixed")
-THRESHOLDS = (0.98, 0.99, 0.998)
-WINDOW, GENERATION, LIMIT = 50, 100, 500
+WINDOW, GENERATION = 50, 100
 WIDTH, ACTIVE, LAYERS = 20, 3, 3
-INTERVALS = (
-    "Means are over tasks, of each one's mean over seeds; medians over all runs; what is not "
-    f"within {LIMIT} generations counts as {LIMIT}. Speed-ups are ratios of means, their mean over "
-    "tasks geometric. Behind them 95 % percentile bootstrap intervals: 2,000 times seeds drawn "
-    "anew within each pair and net, both its tasks together, seed 0; all runs share one draw of "
-    "noise, which they leave out."
-)
-PUBLISHED = (
-    "Published means (Fernando et al. 2017): 195 from scratch (of which of the two nets is not "
-    "known to us), 229 fine-tuned, 167 by PathNet. The best port, at 99 %, with frozen paths "
-    "always on and other pairs: 1.66 to 2.04 times as fast second as first."
-)
 
 
 @dataclass
@@ -237,119 +221,6 @@ def write(path: Path, rows: list[dict[str, Any]]) -> None:
         writer.writeheader()
         writer.writerows(rows)
     tmp.replace(path)
-
-
-# ---------------------------------------------------------------------------------------- table
-
-
-class Counts(NamedTuple):
-    """Generations of one task, by one net, in one place: numbers of its runs, one a seed.
-
-    Both tasks of a pair are of the same runs: they are drawn anew together.
-    """
-
-    values: NDArray[np.float64]  # (n,)
-    drawn: NDArray[np.float64]  # (DRAWS, n)
-
-
-DRAWS = 2_000
-
-
-def counts(rows: Sequence[dict[str, Any]], arm: str, place: int, threshold: float) -> list[Counts]:
-    """Return generations by task, in the order of `PAIRS`' second tasks; `LIMIT` if not reached."""
-    found = []
-    for _, task in PAIRS:
-        (k,) = (k for k, pair in enumerate(PAIRS) if pair[place - 1] == task)
-        own = [r for r in rows if (r["arm"], r["pair"]) == (arm, " then ".join(PAIRS[k]))]
-        values = np.array(
-            [float(r[str(threshold)] or LIMIT) for r in own if int(r["place"]) == place]
-        )
-        n = len(values)
-        chance = np.random.default_rng([0, ARMS.index(arm), k])
-        found.append(Counts(values, values[chance.integers(max(n, 1), size=(DRAWS, n))]))
-    return found
-
-
-def table(rows: Sequence[dict[str, Any]]) -> str:
-    """Return generations and speed-ups with 95 % bootstrap intervals."""
-    lines = [
-        "| net | training accuracy | runs | from scratch: mean (median) | second: mean (median) | "
-        f"not within {LIMIT}: from scratch, second | speed-up | PathNet second over fixed from "
-        "scratch | PathNet second over fixed second |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
-    ]
-    for threshold in reversed(THRESHOLDS):
-        for arm in ARMS:
-            first, second = (counts(rows, arm, place, threshold) for place in (1, 2))
-            if not all(c.values.size for c in (*first, *second)):
-                continue
-            late = [
-                sum(
-                    int(row[str(threshold)] == "")
-                    for row in rows
-                    if (row["arm"], int(row["place"])) == (arm, place)
-                )
-                for place in (1, 2)
-            ]
-            across = []
-            for place in (1, 2):
-                fixed = counts(rows, "fixed", place, threshold)
-                known = arm == "pathnet" and all(c.values.size for c in fixed)
-                across.append(speed_up(fixed, second) if known else "")
-            cells = [
-                arm,
-                f"{100 * threshold:g} %",
-                str(sum(c.values.size for c in second)),
-                middle(first),
-                middle(second),
-                f"{late[0]}, {late[1]}",
-                speed_up(first, second),
-                *across,
-            ]
-            lines.append(f"| {' | '.join(cells)} |")
-    populations = ", ".join(sorted({str(row["population"]) for row in rows}))
-    lines += ["", f"Population: {populations}. {INTERVALS}", "", PUBLISHED, ""]
-    primary = THRESHOLDS[-1]
-    for k, pair in enumerate(PAIRS):
-        told = []
-        for arm in ARMS:
-            first, second = (counts(rows, arm, place, primary)[k] for place in (1, 2))
-            if first.values.size and second.values.size:
-                told.append(
-                    f"{arm} {first.values.mean():.0f} from scratch, {second.values.mean():.0f} "
-                    f"second, speed-up {speed_up([first], [second])}"
-                )
-        shares = [
-            (float(row["overlap"]), float(row["by_chance"]))
-            for row in rows
-            if (row["pair"], row["arm"]) == (" then ".join(pair), "pathnet")
-        ]
-        if shares:
-            found, chance = np.mean(shares, axis=0)
-            told.append(f"paths share {found:.2f} of their modules, by chance {chance:.2f}")
-        if told:
-            lines.append(f"- {' then '.join(pair)}: {'; '.join(told)}")
-    return "\n".join(lines) + "\n"
-
-
-def middle(by_task: Sequence[Counts]) -> str:
-    """Return the mean over tasks of their means, with its interval, and the median of all."""
-    value = np.mean([c.values.mean() for c in by_task])
-    low, high = np.percentile(np.mean([c.drawn.mean(1) for c in by_task], axis=0), ENDS)
-    median = np.median(np.concatenate([c.values for c in by_task]))
-    return f"{value:.0f}, {low:.0f} to {high:.0f} ({median:.0f})"
-
-
-def speed_up(control: Sequence[Counts], ours: Sequence[Counts]) -> str:
-    """Return the geometric mean over tasks of mean control over mean ours, with its interval."""
-    pairs = list(zip(control, ours, strict=True))
-    value = np.exp(np.mean([np.log(a.values.mean() / b.values.mean()) for a, b in pairs]))
-    drawn = [np.log(a.drawn.mean(1) / b.drawn.mean(1)) for a, b in pairs]
-    low, high = np.exp(np.percentile(np.mean(drawn, axis=0), ENDS))
-    return f"{value:.2f} ({low:.2f} to {high:.2f})"
-
-
-ENDS = (2.5, 97.5)
 
 
 if __name__ == "__main__":
