@@ -248,6 +248,7 @@ class Learner:
         """Return all that training depends on, between two updates."""
         return self.played_state() | {
             "optimizer": self.optimizer.state_dict() if self.begun else {},
+            "optimizer_kind": type(self.optimizer).__name__ if self.begun else None,
             "generator": self.generator.get_state(),
         }
 
@@ -271,9 +272,29 @@ class Learner:
         self.load_net(state, tasks)
         if self.begun:
             self.optimizer = self.make_optimizer(self.method.trainable())
-            self.optimizer.load_state_dict(state["optimizer"])
+            self._load_optimizer(state["optimizer"], state.get("optimizer_kind"))
         self.generator.set_state(state["generator"])
         return None
+
+    def _load_optimizer(self, state: dict[str, Any], kind: str | None) -> None:
+        """Restore what the optimizer knows; its settings are those of now, if they were edited."""
+        here = type(self.optimizer).__name__
+        if kind is not None and kind != here:  # None: a checkpoint from before it was told
+            raise ClrlError(
+                f"the checkpoint's optimizer is {kind}, config.yaml asks for {here}: undo the "
+                "change or start another run",
+                2,
+            )
+        groups = [
+            {key: value for key, value in group.items() if key != "params"}
+            for group in self.optimizer.param_groups
+        ]
+        begun = {p: dict(own) for p, own in self.optimizer.state.items()}
+        self.optimizer.load_state_dict(state)
+        for group, settings in zip(self.optimizer.param_groups, groups, strict=True):
+            group.update(settings)
+        for p, own in begun.items():  # momentum that there was none of
+            self.optimizer.state[p] = own | self.optimizer.state[p]
 
     def load_net(self, state: dict[str, Any], tasks: tuple[Task, ...]) -> None:
         """Restore the net, the method and the counters: enough to evaluate, not to go on."""

@@ -62,9 +62,9 @@ class Method:
     def starts_plainly(self) -> bool:
         """Whether the first visit is fine-tuning's: what such a run learned can then be used.
 
-        False for a method that does anything, or keeps books, before `end_task` of that visit.
+        A subclass that does nothing, and keeps no books, before `end_task` of that visit says so.
         """
-        return True
+        return type(self) is Method
 
     def build(self, spec: NetSpec) -> Net:
         """Make the net (hook 1). Called by the learner once, before anything is trained."""

@@ -428,6 +428,7 @@ def test_differences_name_each_key_with_both_values(base: Path) -> None:
         ("threads=1", False),
         ("tracking.wandb=offline", False),
         ("evaluation.every=1", False),
+        ("evaluation.policy=greedy", True),
     ],
 )
 def test_a_resumed_run_keeps_what_makes_it_that_run(base: Path, override: str, kept: bool) -> None:

@@ -19,6 +19,10 @@ class Frozen(Method):
     still forget. Differs from the papers in nothing but the learner.
     """
 
+    @property
+    def starts_plainly(self) -> bool:
+        return True
+
     def build(self, spec: NetSpec) -> Net:
         self._first: int | None = None
         return super().build(spec)

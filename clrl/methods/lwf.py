@@ -87,6 +87,10 @@ class LwF(Method):
         if not 0 < self.temperature < float("inf"):
             raise ValueError(f"temperature is {self.temperature}: expected a number above 0")
 
+    @property
+    def starts_plainly(self) -> bool:
+        return True
+
     def build(self, spec: NetSpec) -> Net:
         self._net = self._student = _Student(spec)
         self._begun: list[Task] = []

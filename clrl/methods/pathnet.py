@@ -122,10 +122,6 @@ class PathNetMethod(Method):
 
     # ------------------------------------------------------------------------------------ hooks
 
-    @property
-    def starts_plainly(self) -> bool:
-        return False
-
     def build(self, spec: NetSpec) -> Net:
         """Make a net without a path for any task yet.
 
@@ -246,11 +242,14 @@ class PathNetMethod(Method):
             self._tournaments = Serial(self._pool, self.window)
 
     def _assign(self, n: int) -> None:
-        """Give n environments a genotype each."""
-        if self.population is None and self._size != n:
+        """Give n environments a genotype each; of other than before, in the visit, keep all."""
+        assert isinstance(self._tournaments, Asynchronous)
+        if self.population is None and self._tournaments.holds:  # resumed with another number
+            self._pool.grow(n)
+            self._size = len(self._pool.genotypes)
+        elif self.population is None and self._size != n:
             self._size = n
             self._make_population()
-        assert isinstance(self._tournaments, Asynchronous)
         self._tournaments.assign(n)
 
     def _require_rivals(self, name: str, size: int) -> None:

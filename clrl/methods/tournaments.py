@@ -43,10 +43,25 @@ class Population:
     ) -> None:
         self.n_modules, self.rate, self.edges = n_modules, rate, edges
         self.generator = generator
-        self.genotypes = random_genotypes(*shape, n_modules, generator)
-        self.fitness = torch.full((shape[0],), math.nan, dtype=torch.float64)
-        self.margins = torch.full((shape[0], n_kept), math.nan, dtype=torch.float64)
-        self.when = torch.zeros(shape[0], dtype=torch.long)
+        _, *table = shape
+        self.genotypes = torch.empty(0, *table, dtype=torch.long)
+        self.fitness = torch.empty(0, dtype=torch.float64)
+        self.margins = torch.empty(0, n_kept, dtype=torch.float64)
+        self.when = torch.empty(0, dtype=torch.long)
+        self.grow(shape[0])
+
+    def grow(self, n: int) -> None:
+        """Draw more genotypes at random until there are n; if there are, nothing is done."""
+        more = n - len(self.genotypes)
+        if more <= 0:
+            return
+        _, n_layers, n_active = self.genotypes.shape
+        drawn = random_genotypes(more, n_layers, n_active, self.n_modules, self.generator)
+        self.genotypes = torch.cat([self.genotypes, drawn])
+        unknown = self.fitness.new_full((more, 1), math.nan)
+        self.fitness = torch.cat([self.fitness, unknown[:, 0]])
+        self.margins = torch.cat([self.margins, unknown.expand(-1, self.margins.shape[1])])
+        self.when = torch.cat([self.when, self.when.new_zeros(more)])
 
     def evaluated(self, found: Sequence[tuple[int, float]]) -> None:
         """Take in what evaluations that ended together have found."""

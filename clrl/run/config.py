@@ -55,8 +55,8 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-PROTECTED = ("sequence", "agent.name", "method", "net", "protocol", "seed")
-"""Keys that a resumed run keeps: with others it would be another run."""
+PROTECTED = ("sequence", "agent.name", "method", "net", "protocol", "evaluation.policy", "seed")
+"""Keys a resumed run keeps: with others it would be another run, or have scores of two kinds."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -53,8 +53,10 @@ def plasticity(net: Net, x: Tensor, route: Tensor) -> dict[str, float]:
     inputs and the weights after; `plasticity/weight_norm/<layer>` and `gradient_norm/<layer>` are
     2-norms of what is being trained, the gradient that of the last minibatch, after clipping.
     """
-    every = -(-len(x) // N_INPUTS)
-    features = net.features(x[::every], route[::every])
+    if len(x) > N_INPUTS:  # drawn: a stride would keep time with environments or classes
+        some = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[:N_INPUTS]
+        x, route = x[some.to(x.device)], route[some.to(route.device)]
+    features = net.features(x, route)
     records = {f"plasticity/dormant/{name}": dormant_share(h) for name, h in features.items()}
     if features:
         records["plasticity/effective_rank"] = effective_rank([*features.values()][-1].flatten(1))

@@ -25,7 +25,7 @@ import torch
 from clrl.agents.learner import Learner
 from clrl.envs.scores import normalise_task
 from clrl.run import checkpoint
-from clrl.run.config import Config, config_hash, to_dict
+from clrl.run.config import Config, config_hash, differences, to_dict
 from clrl.run.console import Console
 from clrl.run.costs import multiply_adds, peak_memory, sizes
 from clrl.run.environment import describe_environment
@@ -97,12 +97,14 @@ class Walk:
                     tracker.finish(exit_code)
 
     def _describe(self, found: checkpoint.Checkpoint | None) -> None:
-        """Write `environment.json`; a resumed run adds where it goes on."""
+        """Write `environment.json`; a resumed run adds where it goes on, and what was edited."""
         here = describe_environment(self.sequence.tasks)
         path = self.folder.environment
         if found and path.exists():
             first = json.loads(path.read_text())
-            first.setdefault("resumed", []).append({"step": found.step} | here)
+            changed = differences(found.meta["config"], self.config)
+            edited = {"changed": changed} if changed else {}
+            first.setdefault("resumed", []).append({"step": found.step} | here | edited)
             here = first
         write_json_atomic(path, here)
 

@@ -209,8 +209,9 @@ def make(job: Job) -> None:
                 resume(job.path)
             else:
                 train(job.config, job.path.parent.parent)
-        except ClrlError:
-            if _holder(folder):  # another study was quicker by a moment
+        except ClrlError as error:
+            # another study was quicker by a moment, or has only looked who is at it
+            if _was_held(error) or _holder(folder):
                 continue
             raise
         return
@@ -242,8 +243,12 @@ def _holder(folder: RunFolder) -> str:
             return ""
     except ClrlError as error:
         # Whatever else is wrong with the folder, the run itself tells best.
-        held = isinstance(error.__context__, BlockingIOError)
-        return str(error) if held else ""
+        return str(error) if _was_held(error) else ""
+
+
+def _was_held(error: ClrlError) -> bool:
+    """Tell whether a run was refused because another process held its lock."""
+    return isinstance(error.__context__, BlockingIOError)
 
 
 def _what_went_wrong(one: _Started, code: int | None) -> str:

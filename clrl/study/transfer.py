@@ -29,7 +29,7 @@ from clrl.run.records import read_records
 from clrl.run.stop import Stopped, StopSignals
 from clrl.run.yaml_safe import dump
 from clrl.study import experts as expert_store
-from clrl.study.commits import commits, of_several_commits
+from clrl.study.environments import commits, of_several_commits
 from clrl.study.pace import Pace, in_words
 from clrl.study.plan import PlannedRun, Study, load_study
 from clrl.study.processes import Job, in_processes

@@ -181,6 +181,38 @@ def test_resumed_in_the_middle_of_an_epoch_it_goes_on_the_same():
         assert torch.equal(ours, theirs)
 
 
+@pytest.mark.parametrize(("before", "after"), [(0.0, 0.9), (0.9, 0.0), (0.9, 0.5)])
+def test_resumed_with_another_momentum_it_goes_on_with_that(before, after):
+    """Beside the update by hand: torch's state holds settings too, those of before."""
+    first = learner_with(optimizer_name="sgd", momentum=before)
+    first.begin_task(SEQUENCE.tasks[0])
+    first.update()
+    second = learner_with(optimizer_name="sgd", momentum=after)
+    second.load_state_dict(copy.deepcopy(first.state_dict()), SEQUENCE.tasks)
+    parameters = list(second.net.body_parameters().values())
+    buffers = [torch.zeros_like(p) for p in parameters]
+    if before:
+        body = first.net.body_parameters().values()
+        buffers = [first.optimizer.state[p]["momentum_buffer"] for p in body]
+    gradients, weights = [], []
+    step = second.optimizer.step
+
+    def watched(*args):
+        gradients.append([p.grad.clone() for p in parameters])
+        weights.append([p.detach().clone() for p in parameters])
+        return step(*args)
+
+    second.optimizer.step = watched
+    second.update()
+    weights.append([p.detach() for p in parameters])
+    for grads, old, new in zip(gradients, weights[:-1], weights[1:], strict=True):
+        moves = grads
+        if after:
+            buffers = moves = [after * b + g for b, g in zip(buffers, grads, strict=True)]
+        for p, move, q in zip(old, moves, new, strict=True):
+            torch.testing.assert_close(q, p - second.learning_rate * move)
+
+
 def test_fewer_pictures_than_a_batch_are_one_batch():
     learner = learner_with(batch_size=1000)
     learner.begin_task(SEQUENCE.tasks[0])

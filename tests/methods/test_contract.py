@@ -157,6 +157,26 @@ def test_its_state_restores_into_a_fresh_one_which_goes_on_the_same(agent, metho
 
 
 @with_both
+def test_a_first_visit_that_is_said_to_be_fine_tunings_is(agent, method):
+    plain, ours = learner_with(agent, "finetune"), learner_with(agent, method)
+    if not ours.method.starts_plainly:
+        pytest.skip("it learns its first task in its own way")
+    first = SEQUENCE.tasks[0]
+    for learner in (plain, ours):
+        learner.begin_task(first)
+    start = plain.net.first_parameters(first)
+    with torch.no_grad():  # nets draw their first weights in orders of their own
+        for weight, other in zip(ours.net.first_parameters(first), start, strict=True):
+            weight.copy_(other)
+    for learner in (plain, ours):
+        torch.manual_seed(1)
+        for _ in range(4):
+            learner.update()
+    both = zip(ours.net.first_parameters(first), plain.net.first_parameters(first), strict=True)
+    assert all(torch.equal(one, other) for one, other in both)
+
+
+@with_both
 def test_evaluating_changes_nothing(agent, method):
     watched, alone = learner_with(agent, method), learner_with(agent, method)
     for learner in (watched, alone):

@@ -42,9 +42,13 @@ BODY = (Conv(4, 4, 2), Linear(12))
 SMALL = {"modules": 6, "active": 2, "population": 8, "window": 3, "mutation": 0.5}
 
 
-def learner_with(agent: str = "ppo, adam", seed: int = 0, **method: Any) -> Learner:
+def learner_with(
+    agent: str = "ppo, adam", seed: int = 0, n_envs: int | None = None, **method: Any
+) -> Learner:
     torch.manual_seed(seed)
     learner: Learner = LEARNERS[agent]()
+    if n_envs is not None:
+        learner.n_envs = n_envs
     has_value = learner.kind == "rl"
     spec = NetSpec((2, 12, 12), BODY, SEQUENCE.tasks, has_value=has_value)
     settings = RunSettings(seed, 640, 3, torch.device("cpu"))
@@ -588,6 +592,38 @@ def test_a_state_taken_in_a_tournament_goes_on_the_same(agent, population):
         first.net.state_dict().items(), second.net.state_dict().values(), strict=True
     ):
         assert torch.equal(a, b), name
+
+
+@pytest.mark.parametrize("n_envs", [3, 6])
+def test_resumed_with_another_number_of_environments_it_keeps_its_population(n_envs):
+    """An edited `agent.n_envs` costs the games that were being played, no more."""
+    settings = {"population": None, "tournament": 2}
+    first = learner_with(**settings)
+    first.begin_task(SEQUENCE.tasks[0])
+    for _ in range(6):
+        first.update()
+    known = first.method.state_dict()["population"]
+    assert not known["fitness"].isnan().all()
+    second = learner_with(**settings, n_envs=n_envs)
+    second.load_state_dict(copy.deepcopy(first.state_dict()), SEQUENCE.tasks)
+    routes = second.method.route(SEQUENCE.tasks[0], n_envs, training=True)
+    assert len(set(routes.tolist())) == n_envs
+    kept = second.method.state_dict()["population"]
+    assert len(kept["genotypes"]) == max(4, n_envs)
+    for name, value in known.items():
+        assert torch.equal(kept[name][:4].nan_to_num(-1), value.nan_to_num(-1)), name
+    assert kept["fitness"][4:].isnan().all()
+    assert kept["margins"][4:].isnan().all()
+    assert torch.equal(second.net.paths, first.net.paths)
+    for _ in range(3):
+        second.update()
+    third = learner_with(**settings, n_envs=n_envs)
+    third.load_state_dict(copy.deepcopy(second.state_dict()), SEQUENCE.tasks)
+    assert third.update() == second.update()
+    second.end_task()
+    second.begin_task(SEQUENCE.tasks[1])
+    second.update()  # a new population is as many as there are environments
+    assert len(second.method.state_dict()["population"]["genotypes"]) == n_envs
 
 
 CONFIG = """

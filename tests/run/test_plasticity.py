@@ -48,6 +48,16 @@ def test_the_effective_rank_is_that_of_the_spectrum() -> None:
     assert effective_rank(torch.zeros(8, 4)) == 0.0
 
 
+def test_of_many_inputs_some_of_all_environments_are_looked_at() -> None:
+    """16 environments, 128 steps: every second row would be those of even number alone."""
+    net = net_of((Linear(16),), (16,))
+    net.trunk[0].weight.data = torch.eye(16)
+    net.trunk[0].bias.data.zero_()
+    own = torch.eye(16).repeat(128, 1)  # row t N + n: environment n drives unit n
+    records = plasticity(net, own, torch.zeros(len(own)).long())
+    assert records["plasticity/dormant/trunk.0"] == 0.0
+
+
 def test_records_of_a_net() -> None:
     net = net_of((Conv(3, 2), Linear(6)), (1, 4, 4))
     x, route = torch.randint(0, 256, (5, 1, 4, 4), dtype=torch.uint8), torch.zeros(5).long()

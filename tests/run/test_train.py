@@ -493,7 +493,23 @@ def test_another_learning_rate_is_not_called_bitwise(interrupted, capfd):
     resume(interrupted, sequence=toy_sequence(2))
     assert "level: same learner (configuration" in capfd.readouterr().err
     described = json.loads((interrupted / "environment.json").read_text())
-    assert len(described["resumed"]) == 1
+    (resumed,) = described["resumed"]
+    assert resumed["changed"] == ["agent.learning_rate: 0.001 -> 0.01"]
+
+
+def test_another_optimizer_is_refused_in_a_line(tmp_path, monkeypatch):
+    config = write_config(tmp_path, agent="{name: supervised, batch_size: 8}")
+    with monkeypatch.context() as patch:
+        die_at(patch, Supervised, "update", 15)
+        with pytest.raises(Killed):
+            train(config, tmp_path / "runs", toy_sequence(2))
+    run = tmp_path / "runs/toy/seed0"
+    text = (run / "config.yaml").read_text()
+    assert "optimizer_name: adam" in text
+    (run / "config.yaml").write_text(text.replace("optimizer_name: adam", "optimizer_name: sgd"))
+    with pytest.raises(ClrlError, match=r"optimizer is Adam, config.yaml asks for SGD") as caught:
+        resume(run, sequence=toy_sequence(2))
+    assert caught.value.exit_code == 2
 
 
 def test_another_number_of_environments_resumes_the_same_learner(interrupted, capfd):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import doctest
+import html
 import io
 import json
 import re
@@ -685,6 +686,20 @@ def test_runs_of_several_commits_are_said(
     resumed = {"resumed": [{"step": 1, "commit": "later"}]}
     path.write_text(json.dumps(json.loads(path.read_text()) | resumed))
     assert "later" in reported(tmp_path, runs / "one")["html"]
+
+
+def test_a_run_whose_settings_were_edited_on_its_way_is_said(runs: Path, tmp_path: Path) -> None:
+    for seed in (0, 1):
+        path = write_run(runs, "one", seed, LEARNED) / "environment.json"
+    rate = ["agent.learning_rate: 0.001 -> 0.01"]
+    undone = {"step": 1500, "changed": ["agent.ent_coef: 0.01 -> 0.1"]}
+    resumed = {"resumed": [undone, {"step": 1500, "changed": rate}, {"step": 3000}]}
+    path.write_text(json.dumps(json.loads(path.read_text()) | resumed))
+    page = reported(tmp_path, runs / "one")["md"]
+    assert page.count("with other settings") == 1
+    (line,) = [line for line in page.splitlines() if "with other settings" in line]
+    assert "seed1: from step 1,500 on" in line
+    assert html.unescape(line).replace("\\", "").endswith(rate[0])
 
 
 def test_a_score_that_was_no_number_leaves_a_gap(runs: Path, tmp_path: Path) -> None:

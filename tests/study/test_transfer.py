@@ -24,6 +24,7 @@ from clrl.agents.supervised import Supervised
 from clrl.envs.scores import normalise_task
 from clrl.run import checkpoint
 from clrl.run.config import to_yaml
+from clrl.run.folder import RunFolder
 from clrl.run.records import read_records
 from clrl.run.stop import StopSignals
 from clrl.run.train import resume
@@ -727,4 +728,26 @@ def test_a_process_waits_for_a_run_as_long_as_another_lives(
         monkeypatch.setattr(processes, "time", clock)
         processes.make(job)
     assert len(slept) == 5
+    assert (job.path / "STATUS").read_text() == "done\n"
+
+
+def test_a_process_is_not_put_off_by_another_that_only_looks(
+    study: Path, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look takes the lock for a moment: just when the run begins, and no longer."""
+    run = load_study(study).experts[0]
+    job = Job(str(run), runs / run.config.name / "seed0", run.config, runs / "log")
+    train, tried = processes.train, []
+
+    def watched(*given: Any) -> Path:
+        tried.append(given)
+        if len(tried) > 1:
+            return train(*given)
+        job.path.mkdir(parents=True)
+        with RunFolder(job.path).lock():  # as another process: locks are of open files
+            return train(*given)
+
+    monkeypatch.setattr(processes, "train", watched)
+    processes.make(job)
+    assert len(tried) == 2
     assert (job.path / "STATUS").read_text() == "done\n"

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from clrl.run.yaml_safe import dump
-from clrl.study.commits import commits, of_several_commits
+from clrl.study.environments import changes, commits, of_several_commits
 from clrl.study.report.document import Cell, Code, Links, Part, Section, Table
 from clrl.study.report.groups import Group, differing, flat, method_of
 from clrl.study.report.runs import Run
@@ -108,6 +108,7 @@ def cautions(groups: Sequence[Group]) -> list[str]:
         found.append("runs were made with different versions of packages: see Making")
     everything = [run for group in groups for run in group.runs]
     found += of_several_commits(commit for run in everything for commit in commits(run.environment))
+    found += [f"{run.name}: {told}" for run in everything for told in changes(run.environment)]
     return found + skipped_lines(everything)
 
 

@@ -1,11 +1,11 @@
-"""Which commits runs were made at: of several, they may not be of the same code."""
+"""What `environment.json` tells of how runs were made: at which commits, changed on their way."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-__all__ = ["commits", "of_several_commits"]
+__all__ = ["changes", "commits", "of_several_commits"]
 
 
 def commits(environment: Mapping[str, Any]) -> list[str]:
@@ -21,3 +21,13 @@ def of_several_commits(found: Iterable[str]) -> list[str]:
     if dirty := [commit for commit in every if commit.endswith("-dirty")]:
         told.append(f"runs were made with changes that were not committed: {', '.join(dirty)}")
     return told
+
+
+def changes(environment: Mapping[str, Any]) -> list[str]:
+    """Say from which steps on a run had other settings than before, and which."""
+    resumed = {part["step"]: part.get("changed") for part in environment.get("resumed", [])}
+    return [  # of several at one step the last: what is before it led to no checkpoint
+        f"from step {step:,} on with other settings: {'; '.join(changed)}"
+        for step, changed in resumed.items()
+        if changed
+    ]
