@@ -358,7 +358,7 @@ def _guarded(arguments: list[str], debug: bool) -> int:
 
 def _explain(error: Exception, debug: bool) -> int:
     if hasattr(error, "format_message"):  # a usage error; typer's own class for it moves about
-        return _fail(f"{error.format_message()} (see clrl --help)", 2)
+        return _fail(_usage(error), 2)
     from clrl.errors import ClrlError
     from clrl.run.stop import Stopped
 
@@ -371,6 +371,20 @@ def _explain(error: Exception, debug: bool) -> int:
     first = (str(error).splitlines() or [""])[0]
     hint = "" if debug else "; run again with --debug to see where"
     return _fail(f"{type(error).__name__}: {first}{hint}", 1)
+
+
+def _usage(error: Any) -> str:
+    """Return what was wrong on the command line, and whose help tells more."""
+    told = error.format_message().replace("Value error, ", "")
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context else "clrl"
+    option, near = (getattr(error, name, None) for name in ("option_name", "possibilities"))
+    if option and not near and path in ("clrl train", "clrl transfer"):
+        told += f"; keys of the file are changed as KEY=VALUE: {option.lstrip('-')}=..."
+    word = told.partition("No such command ")[2].strip("'.")
+    if word in list(Kind):
+        told += f" Did you mean: clrl list {word}?"
+    return f"{told} (see {path} --help)"
 
 
 def _fail(message: str, code: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -26,6 +27,7 @@ __all__ = [
     "rom_path",
 ]
 
+GYMNASIUM = re.compile(r"^ALE/|(NoFrameskip|Deterministic)?(-v\d+)?$")
 FIRE = 1  # ALE's number of the action, the same in every game
 TWO_PLAYERS = {
     "Combat": "combat",
@@ -61,9 +63,14 @@ def display_name(name: str) -> str:
             return display
     if name in TWO_PLAYERS or name in TWO_PLAYERS.values():
         raise ClrlError(f"game {name!r} needs two players: choose a game for one player", 3)
-    near = difflib.get_close_matches(name.lower().replace("_", ""), [n.lower() for n in known], n=3)
-    shown = [n for n in known if n.lower() in near] or list(known)[:3]
-    raise ClrlError(f"unknown game {name!r}: did you mean {' or '.join(shown)}?", 3)
+    bare = GYMNASIUM.sub("", name)
+    if bare in known:
+        remedy = f"write {bare}; what Gymnasium's versions differ in is set by protocol"
+        raise ClrlError(f"unknown game {name!r}: {remedy}", 3)
+    near = difflib.get_close_matches(bare.lower().replace("_", ""), [n.lower() for n in known], n=3)
+    shown = " or ".join(n for n in known if n.lower() in near)
+    remedy = f"did you mean {shown}?" if shown else "see clrl list games"
+    raise ClrlError(f"unknown game {name!r}: {remedy}", 3)
 
 
 def rom_name(game: str) -> str:

@@ -56,7 +56,11 @@ class SequenceConfig:
 
     def __post_init__(self) -> None:
         if (self.name is None) == (self.tasks is None):
-            raise ValueError("give one of name (a sequence that ships) and tasks (a list)")
+            which = "neither is given" if self.name is None else "both are given"
+            remedy = "" if self.name is None else "; null for the other one: sequence.name=null"
+            raise ValueError(
+                f"expected one of name (a sequence that ships) and tasks (a list), {which}{remedy}"
+            )
         known = [*SEQUENCES, *IMAGE_SEQUENCES]
         if self.name is not None and self.name not in known:
             raise ValueError(f"name is {self.name!r}: unknown{nearest(self.name, known)}")

@@ -40,6 +40,17 @@ def test_a_misspelt_game_is_told_its_neighbours(name: str) -> None:
     assert caught.value.exit_code == 3
 
 
+@pytest.mark.parametrize("name", ["ALE/Pong", "ALE/Pong-v5", "PongNoFrameskip", "Pong-v4"])
+def test_gymnasiums_names_are_told_ours(name: str) -> None:
+    with pytest.raises(ClrlError, match=r"unknown game .*: write Pong; .* set by protocol"):
+        display_name(name)
+
+
+def test_what_is_like_no_game_is_sent_to_the_list() -> None:
+    with pytest.raises(ClrlError, match=r"unknown game 'Xyzzy': see clrl list games$"):
+        display_name("Xyzzy")
+
+
 @pytest.mark.parametrize("name", [*TWO_PLAYERS, *TWO_PLAYERS.values()])
 def test_games_for_two_players_are_refused_without_loading_them(name: str) -> None:
     with pytest.raises(ClrlError, match="two players") as caught:  # loading one ends the process
