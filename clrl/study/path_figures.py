@@ -81,21 +81,30 @@ def frozen_figure(paths: Paths) -> Figure:
 
 
 def evolution_figure(paths: Paths) -> Figure:
-    """Draw the population's mean fitness and its diversity over a visit's games or batches."""
-    figure, panels = side_by_side(2, width=4.2, height=3.0, share=False)
-    labels = {"mean": "mean fitness of the population", "diversity": "diversity of paths"}
-    for axes, (column, label) in zip(panels, labels.items(), strict=True):
-        for i, (name, evolution) in enumerate(zip(paths.visits, paths.evolution, strict=True)):
-            y = getattr(evolution, column)
+    """Draw the population's mean fitness and its diversity over a visit's games or batches.
+
+    Fitness of scales of its own has a panel a visit, the last panel is diversity.
+    """
+    fitness = paths.by_scale
+    figure, panels = side_by_side(len(fitness) + 1, width=4.2, height=3.0, share=False)
+    for axes, visits in zip(panels, [*fitness, range(len(paths.visits))], strict=True):
+        label, column = "mean fitness of the population", "mean"
+        if axes is panels[-1]:
+            label, column = "diversity of paths", "diversity"
+        for i in visits:
+            y = getattr(paths.evolution[i], column)
             axes.plot(
-                evolution.seen,
+                paths.evolution[i].seen,
                 y,
                 color=COLORS[i % len(COLORS)],
                 marker=MARKERS[i % len(MARKERS)],
                 markevery=max(1, len(y) // 8),
-                label=name,
+                label=paths.visits[i],
             )
-        axes.set(xlabel="games or batches", ylabel=label)
-        name_lines(axes)
-    panels[1].set_ylim(-0.02, 1.02)
+        if len(visits) == 1:
+            axes.set_title(paths.visits[visits[0]])
+        else:
+            name_lines(axes)
+        axes.set(xlabel="games or batches", ylabel="" if axes in panels[1:-1] else label)
+    panels[-1].set_ylim(-0.02, 1.02)
     return figure

@@ -22,6 +22,7 @@ from clrl.run.records import read_records
 __all__ = ["Evolution", "Paths", "load_paths"]
 
 WHOLE = "all layers"
+SCALES = 5.0  # times the lowest of visits' highest fitness: what is higher flattens it on one axis
 
 Matrices = dict[str, list[list[float | None]]]  # by layer, and for all of them: visit by visit
 
@@ -90,6 +91,17 @@ class Paths:
     def layers(self) -> list[str]:
         """Names of the layers, from input to output."""
         return [f"layer {i}" for i in range(1, self.active.shape[1] + 1)]
+
+    @property
+    def by_scale(self) -> list[list[int]]:
+        """Visits (from 0) whose mean fitness can be read on one axis: all of them, or each alone.
+
+        Games score on scales of their own, from 20 to 40,000; accuracies all are of one.
+        """
+        highest = [float(np.abs(one.mean).max(initial=0.0)) for one in self.evolution]
+        visits = range(len(highest))
+        alike = max(highest, default=0.0) <= SCALES * min(highest, default=0.0)
+        return [list(visits)] if alike else [[i] for i in visits]
 
     def overlap(self) -> Matrices:
         """Return by layer, and for `all layers`, how much of their modules two genotypes share.

@@ -267,4 +267,22 @@ def test_figures_show_the_numbers(tmp_path):
             assert line.get_ydata().tolist() == getattr(one, column).tolist()
         assert {text.get_text() for text in axes.texts} == set(paths.visits)
     save(evolution_figure(paths), tmp_path / "evolution.png")
+
+    one, *others = paths.evolution  # raw scores of games: one is 100 times the others'
+    scores = replace(one, mean=100 * one.mean)
+    games = replace(paths, evolution=(scores, *others))
+    *fitness, spread = evolution_figure(games).axes
+    assert [axes.get_title() for axes in fitness] == list(paths.visits)
+    for axes, own in zip(fitness, games.evolution, strict=True):
+        (line,) = axes.lines
+        assert line.get_ydata().tolist() == own.mean.tolist()
+    assert len(spread.lines) == 3
+    charts = path_parts._over_games(["1. a", "2. b", "3. a again"], games)
+    titles = ["mean fitness, 1. a", "mean fitness, 2. b", "mean fitness, 3. a again", "diversity"]
+    assert [chart.title for chart in charts] == titles
+    assert [len(chart.lines) for chart in charts] == [1, 1, 1, 3]
+    assert [chart.title for chart in path_parts._over_games(["1", "2", "3"], paths)] == [
+        "mean fitness",
+        "diversity",
+    ]
     assert torch.initial_seed() == 0  # drawing draws nothing by chance

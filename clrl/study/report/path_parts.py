@@ -108,20 +108,27 @@ def _evolutions(name: str, names: Sequence[str], paths: Paths) -> Figure:
         f"{name}: fitness and diversity of the population",
         "Mean fitness of the genotypes that were evaluated: raw return, or accuracy from 0 to 1. "
         "Diversity is 0 where all paths are the same, 1 where no two share a module.",
-        [_over_games(paths, column) for column in ("mean", "diversity")],
+        _over_games(names, paths),
         Table("mean fitness and diversity", columns, rows),
         names,
     )
 
 
-def _over_games(paths: Paths, column: str) -> LineChart:
-    lines = []
-    for i, one in enumerate(paths.evolution):
-        y = getattr(one, column)
-        lines.append(Line(i, [(float(one.seen[k]), float(y[k])) for k in _some(one, POINTS)]))
-    if column == "mean":
-        return LineChart("mean fitness", "games or batches", "", lines, include=(0.0,))
-    return LineChart("diversity", "games or batches", "", lines, include=(0.0, 1.0))
+def _over_games(names: Sequence[str], paths: Paths) -> list[LineChart]:
+    """Return charts of fitness, several where its scales differ, and one of diversity."""
+    x = "games or batches"
+    fitness, diversity = [
+        [
+            Line(i, [(float(one.seen[k]), float(getattr(one, y)[k])) for k in _some(one, POINTS)])
+            for i, one in enumerate(paths.evolution)
+        ]
+        for y in ("mean", "diversity")
+    ]
+    charts = []
+    for visits in paths.by_scale:
+        title = "mean fitness" if len(visits) == len(names) else f"mean fitness, {names[visits[0]]}"
+        charts.append(LineChart(title, x, "", [fitness[i] for i in visits], include=(0.0,)))
+    return [*charts, LineChart("diversity", x, "", diversity, include=(0.0, 1.0))]
 
 
 def _some(one: Evolution, most: int) -> list[int]:
