@@ -181,9 +181,14 @@ def test_the_report_has_a_row_a_visit_and_draws_what_the_figures_do(
     paths = made(always_on)
     short, visits, evolved, drawn, frozen, shared = parts_of(paths, tmp_path, monkeypatch)
     assert short.texts == [
-        "ours, seed 3: when a again began, modules free in layer 1 were 1, and a path takes 2: "
-        "there it had to share frozen ones"
+        "ours, seed 3: when a again began, modules free were 1 in layer 1, and a path takes 2 "
+        "of each: there it had to share frozen ones"
     ]
+    both = paths.frozen.copy()
+    both[2] = True
+    short, *_ = parts_of(replace(paths, frozen=both), tmp_path, monkeypatch)
+    assert len(short.texts) == 1
+    assert "modules free were 0 in layer 1, 0 in layer 2, and a path takes" in short.texts[0]
     roomy = replace(paths, n_active=1)
     assert len(parts_of(roomy, tmp_path, monkeypatch)) == 5
     assert visits.title == "ours, seed 3: evolution, a row a visit"

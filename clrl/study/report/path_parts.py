@@ -62,10 +62,13 @@ def path_parts(label: str, run: Run) -> list[Part]:
         return [Caution([f"no paths are shown: {error}"])] if run.finished else []
     name = f"{label}, seed {run.seed}"
     names = [f"{k}. {visit}" for k, visit in enumerate(paths.visits, 1)]
+    few: dict[str, list[str]] = {}
+    for visit, layer, n in paths.short:
+        few.setdefault(visit, []).append(f"{n} in {layer}")
     short = [
-        f"{name}: when {visit} began, modules free in {layer} were {n}, and a path takes "
-        f"{paths.n_active}: there it had to share frozen ones"
-        for visit, layer, n in paths.short
+        f"{name}: when {visit} began, modules free were {', '.join(found)}, and a path takes "
+        f"{paths.n_active} of each: there it had to share frozen ones"
+        for visit, found in few.items()
     ]
     return [
         *([Caution(short)] if short else []),
