@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -156,7 +157,8 @@ def test_runs_are_of_the_settings_that_are_told(script: ModuleType, published: A
     told = (method.modules, method.active, method.population, method.window, method.edges)
     assert told == (10, 3, 20, 50, "clamp")
     assert (method.aggregate, method.aggregate_last) == ("sum", "mean")
-    assert (method.mutation, method.keep_frozen_active, method.init) == (None, None, "scaled")
+    assert (method.mutation, method.keep_frozen_active, method.init) == (None, False, "scaled")
+    assert script.method_of("pathnet_on", 20) == replace(method, keep_frozen_active=True)
     assert isinstance(script.method_of("fixed", 20), script.Watched)
     starts = set()
     for seed in (0, 1):
@@ -174,7 +176,9 @@ def test_runs_are_of_the_settings_that_are_told(script: ModuleType, published: A
                 assert learner.net.n_layers == 3
                 nets.append(learner.net)
                 learner.close()
-            paths, fixed = nets
+            paths, fixed, kept_on = nets
+            weights = [list(net.parameters()) for net in (paths, kept_on)]
+            assert all(torch.equal(a, b) for a, b in zip(*weights, strict=True))
             assert (paths.settings.n_modules, fixed.settings.n_modules) == (10, 3)
             assert fixed.settings.n_active == paths.settings.n_active == 3
             assert fixed.settings.scaled is paths.settings.scaled is True
@@ -217,7 +221,7 @@ def test_it_goes_on_where_it_was_stopped_and_refuses_another_population(
         return (tmp_path / "out/results.csv").read_text()
 
     whole = run(4)
-    assert len(whole.splitlines()) == 1 + 4 * 2 * 2  # four pairs, two nets, two tasks
+    assert len(whole.splitlines()) == 1 + 4 * 3 * 2  # four pairs, three nets, two tasks
     for row in csv.DictReader(whole.splitlines()):
         assert row["task"] == row["pair"].split(" then ")[int(row["place"]) - 1]
     assert (tmp_path / "out/table.md").read_text().startswith("| net | training accuracy |")

@@ -8,6 +8,7 @@ which a window's mean accuracy, batches scored before they are learned from, is 
 
     pathnet     both tasks of a pair by PathNet
     fixed       both by a net of a path's size, all of it trained: fine-tuning
+    pathnet_on  as pathnet, but the first task's path stays on in the second: the ports' way
 
 Four pairs in a ring: every task is once the first of a pair, learned from scratch, and once the
 second. One pair shares a digit, three share none. A speed-up is the generations of a task from
@@ -129,6 +130,7 @@ def method_of(arm: str, population: int) -> Method:
         aggregate="sum",
         aggregate_last="mean",
         window=WINDOW,
+        keep_frozen_active=arm == "pathnet_on",
     )
 
 
@@ -142,7 +144,9 @@ def run(arm: str, pair: tuple[str, str], seed: int, population: int) -> list[dic
         row = {"pair": " then ".join(pair), "seed": seed, "arm": arm, "place": place}
         row["population"] = population
         rows.append(row | {"task": digits} | {str(t): reached.get(t, "") for t in THRESHOLDS})
-    shared, by_chance = overlap(method, pair) if isinstance(method, PathNetMethod) else ("", "")
+    shared, by_chance = "", ""
+    if isinstance(method, PathNetMethod) and not method.keep_frozen_active:  # else it is no choice
+        shared, by_chance = map(str, overlap(method, pair))
     learner.close()
     return [row | {"overlap": shared, "by_chance": by_chance} for row in rows]
 
