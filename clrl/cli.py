@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import logging
 import os
@@ -352,13 +353,13 @@ def _guarded(arguments: list[str], debug: bool) -> int:
     except Exception as error:
         if debug:
             traceback.print_exc()
-        return _explain(error, debug)
+        return _explain(error, debug, arguments)
     return _fail("interrupted", code) if code == 130 else code or 0
 
 
-def _explain(error: Exception, debug: bool) -> int:
+def _explain(error: Exception, debug: bool, arguments: list[str]) -> int:
     if hasattr(error, "format_message"):  # a usage error; typer's own class for it moves about
-        return _fail(_usage(error), 2)
+        return _fail(_usage(error, arguments), 2)
     from clrl.errors import ClrlError
     from clrl.run.stop import Stopped
 
@@ -373,13 +374,14 @@ def _explain(error: Exception, debug: bool) -> int:
     return _fail(f"{type(error).__name__}: {first}{hint}", 1)
 
 
-def _usage(error: Any) -> str:
+def _usage(error: Any, arguments: list[str]) -> str:
     """Return what was wrong on the command line, and whose help tells more."""
     told = error.format_message().replace("Value error, ", "")
-    context = getattr(error, "ctx", None)
-    path = context.command_path if context else "clrl"
+    names = getattr(typer.main.get_command(app), "commands", ())
+    path = " ".join(["clrl", *(word for word in arguments[:1] if word in names)])
     option, near = (getattr(error, name, None) for name in ("option_name", "possibilities"))
-    if option and not near and path in ("clrl train", "clrl transfer"):
+    misspelt = difflib.get_close_matches(option or "", near or [], cutoff=0.8)
+    if option and not misspelt and path in ("clrl train", "clrl transfer"):
         told += f"; keys of the file are changed as KEY=VALUE: {option.lstrip('-')}=..."
     word = told.partition("No such command ")[2].strip("'.")
     if word in list(Kind):

@@ -62,7 +62,8 @@ class Method:
     def starts_plainly(self) -> bool:
         """Whether the first visit is fine-tuning's: what such a run learned can then be used.
 
-        A subclass that does nothing, and keeps no books, before `end_task` of that visit says so.
+        A class that does nothing, and keeps no books, before `end_task` of that visit says so, of
+        itself alone: what is derived from it may do more.
         """
         return type(self) is Method
 

@@ -17,6 +17,7 @@ from clrl.errors import ClrlError
 
 __all__ = [
     "FIRE",
+    "GYMNASIUM_VERSION",
     "GameFacts",
     "display_name",
     "facts",
@@ -27,7 +28,8 @@ __all__ = [
     "rom_path",
 ]
 
-GYMNASIUM = re.compile(r"^ALE/|(NoFrameskip|Deterministic)?(-v\d+)?$")
+GYMNASIUM = re.compile(r"^ALE/|(NoFrameskip|Deterministic|-ram)?(-v\d+)?$")
+GYMNASIUM_VERSION = re.compile(r"-v\d+$")
 FIRE = 1  # ALE's number of the action, the same in every game
 TWO_PLAYERS = {
     "Combat": "combat",

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from clrl.envs.atari import N_JOYSTICK, AtariTask
-from clrl.envs.games import display_name, minimal_actions
+from clrl.envs.games import GYMNASIUM_VERSION, display_name, minimal_actions
 from clrl.envs.protocol import AtariProtocol
 from clrl.envs.variants import VARIANTS
 from clrl.types import ClrlError, TaskSequence
@@ -88,7 +88,7 @@ def is_game(entry: str) -> bool:
 def _task(entry: str, number: int, protocol: AtariProtocol, shared_head: bool) -> AtariTask:
     what, colon, options = entry.partition(":")
     name, dash, variant = what.partition("-")
-    game = display_name(name.strip())
+    game = display_name(what if GYMNASIUM_VERSION.search(what) else name.strip())
     chosen = _options(entry, options) if colon else {}
     minimal = minimal_actions(game)
     wide = shared_head or protocol.actions == "full"

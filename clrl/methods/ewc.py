@@ -54,6 +54,10 @@ class EWC(Penalty):
         if not self.batch_size >= 1:
             raise ValueError(f"batch_size is {self.batch_size}: expected a number from 1")
 
+    @property
+    def starts_plainly(self) -> bool:
+        return type(self) is EWC
+
     def build(self, spec: NetSpec) -> Net:
         # of its own, and in the state: a resumed run goes on
         self._generator = torch.Generator().manual_seed(torch.initial_seed())

@@ -21,7 +21,7 @@ class Frozen(Method):
 
     @property
     def starts_plainly(self) -> bool:
-        return True
+        return type(self) is Frozen
 
     def build(self, spec: NetSpec) -> Net:
         self._first: int | None = None

@@ -26,7 +26,7 @@ class Joint(Method):
 
     @property
     def starts_plainly(self) -> bool:
-        return not self.from_start
+        return type(self) is Joint and not self.from_start
 
     def mixture(self, begun: Sequence[Task]) -> Sequence[Task]:
         if self.from_start:

@@ -26,5 +26,9 @@ class L2(Penalty):
 
     factor: ClassVar[float] = 0.5
 
+    @property
+    def starts_plainly(self) -> bool:
+        return type(self) is L2
+
     def importance(self, data: Iterator[Batch]) -> dict[str, Tensor]:
         return {name: torch.ones_like(p) for name, p in self.protected.items()}

@@ -89,7 +89,7 @@ class LwF(Method):
 
     @property
     def starts_plainly(self) -> bool:
-        return True
+        return type(self) is LwF
 
     def build(self, spec: NetSpec) -> Net:
         self._net = self._student = _Student(spec)

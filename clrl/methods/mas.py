@@ -32,6 +32,10 @@ class MAS(Penalty):
     anchors: Literal["separate", "online"] = "online"
     """Pull to the weights after each visit, or with all importance to the latest (published)."""
 
+    @property
+    def starts_plainly(self) -> bool:
+        return type(self) is MAS
+
     def importance(self, data: Iterator[Batch]) -> dict[str, Tensor]:
         sample = self.draw(data)
         return mean_over_samples(

@@ -78,10 +78,6 @@ class Penalty(Method):
                 f"n_batches is {self.n_batches}: expected from 1 to n_samples ({self.n_samples})"
             )
 
-    @property
-    def starts_plainly(self) -> bool:
-        return True
-
     def build(self, spec: NetSpec) -> Net:
         self.penalty = Quadratic()
         self._last: dict[str, Tensor] = {}  # for onlookers; not kept

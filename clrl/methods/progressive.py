@@ -61,7 +61,7 @@ class Progressive(Method):
 
     @property
     def starts_plainly(self) -> bool:
-        return not self.random_first
+        return type(self) is Progressive and not self.random_first
 
     def build(self, spec: NetSpec) -> Net:
         """Make a net without a column for any task yet.

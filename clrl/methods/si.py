@@ -48,10 +48,6 @@ class SI(Penalty):
         if not 0 < self.xi < float("inf"):
             raise ValueError(f"xi is {self.xi}: expected a number above 0")
 
-    @property
-    def starts_plainly(self) -> bool:
-        return False  # the first path is followed too
-
     def build(self, spec: NetSpec) -> Net:
         self._start: dict[str, Tensor] = {}  # weights when the visit began
         self._path: dict[str, Tensor] = {}  # w

@@ -61,6 +61,10 @@ class SPP(Penalty):
                 f"batch_size is {self.batch_size}: expected from 1 to n_samples ({self.n_samples})"
             )
 
+    @property
+    def starts_plainly(self) -> bool:
+        return type(self) is SPP
+
     def importance(self, data: Iterator[Batch]) -> dict[str, Tensor]:
         sample = self.draw(data)
         theta = {name: p for name, p in self.protected.items() if p.requires_grad}

@@ -10,7 +10,7 @@ import torch
 
 from clrl.agents.learner import Learner
 from clrl.run import checkpoint
-from clrl.run.config import Config, config_hash, to_dict
+from clrl.run.config import Config, config_hash, differences, to_dict
 from clrl.run.console import Console
 from clrl.run.costs import peak_memory
 from clrl.run.folder import RunFolder
@@ -58,6 +58,8 @@ class Saver:
     metrics: RecordFile
     evaluations: RecordFile
     console: Console
+    edited: list[dict[str, Any]] = field(default_factory=list)
+    """From which steps on the settings were others than before, and which."""
     wandb_run_id: str | None = None
     saved: int = -1  # agent steps at the newest checkpoint
 
@@ -85,6 +87,7 @@ class Saver:
                     "evaluations": self.evaluations.offset,
                 },
                 "wandb_run_id": self.wandb_run_id,
+                "edited": self.edited,
                 "made_with": self._made_with(),
             }
             keep = self.config.checkpoint.keep
@@ -115,6 +118,9 @@ class Saver:
         level = f"same learner ({'; '.join(reasons)})" if reasons else "bitwise"
         self.console.resumed(level, found.step, found.path, found.skipped)
         self.wandb_run_id = found.meta["wandb_run_id"]
+        self.edited = list(found.meta.get("edited", []))  # not in older ones
+        if changed := differences(found.meta["config"], self.config):
+            self.edited.append({"step": found.step, "changed": changed})
         self.saved = self.learner.step
         return Cursor(**found.state["cursor"])
 

@@ -57,7 +57,7 @@ class SequenceConfig:
     def __post_init__(self) -> None:
         if (self.name is None) == (self.tasks is None):
             which = "neither is given" if self.name is None else "both are given"
-            remedy = "" if self.name is None else "; null for the other one: sequence.name=null"
+            remedy = "" if self.name is None else ": null for the other, tasks=null or name=null"
             raise ValueError(
                 f"expected one of name (a sequence that ships) and tasks (a list), {which}{remedy}"
             )

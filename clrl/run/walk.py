@@ -25,7 +25,7 @@ import torch
 from clrl.agents.learner import Learner
 from clrl.envs.scores import normalise_task
 from clrl.run import checkpoint
-from clrl.run.config import Config, config_hash, differences, to_dict
+from clrl.run.config import Config, config_hash, to_dict
 from clrl.run.console import Console
 from clrl.run.costs import multiply_adds, peak_memory, sizes
 from clrl.run.environment import describe_environment
@@ -74,10 +74,10 @@ class Walk:
             self.folder.set_status("running")
             tracker: Tracker | None = None
             try:
-                self._describe(found)
                 books = (self.metrics, self.evaluations)
                 self.saver = Saver(self.config, self.folder, self.learner, *books, self.console)
                 self.cursor = self.saver.restore(found, self.sequence)
+                self._describe(found)
                 tracker = self.tracker = self._open_trackers()
                 self.saver.wandb_run_id = tracker.run_id
                 self._began = time.monotonic() - self.cursor.seconds
@@ -102,10 +102,8 @@ class Walk:
         path = self.folder.environment
         if found and path.exists():
             first = json.loads(path.read_text())
-            changed = differences(found.meta["config"], self.config)
-            edited = {"changed": changed} if changed else {}
-            first.setdefault("resumed", []).append({"step": found.step} | here | edited)
-            here = first
+            first.setdefault("resumed", []).append({"step": found.step} | here)
+            here = first | ({"edited": self.saver.edited} if self.saver.edited else {})
         write_json_atomic(path, here)
 
     def _open_trackers(self) -> Tracker:

@@ -7,6 +7,8 @@ from typing import Any
 
 __all__ = ["changes", "commits", "of_several_commits"]
 
+WITHOUT_EFFECT = ("name:", "tracking.", "checkpoint.")  # on results: `config_hash` leaves them out
+
 
 def commits(environment: Mapping[str, Any]) -> list[str]:
     """Return the commits that a run was made at, from its `environment.json`; resumed, several."""
@@ -24,10 +26,10 @@ def of_several_commits(found: Iterable[str]) -> list[str]:
 
 
 def changes(environment: Mapping[str, Any]) -> list[str]:
-    """Say from which steps on a run had other settings than before, and which."""
-    resumed = {part["step"]: part.get("changed") for part in environment.get("resumed", [])}
-    return [  # of several at one step the last: what is before it led to no checkpoint
-        f"from step {step:,} on with other settings: {'; '.join(changed)}"
-        for step, changed in resumed.items()
-        if changed
-    ]
+    """Say from which steps on a run had other settings than before, and which that matter."""
+    told = []
+    for edit in environment.get("edited", []):
+        matter = [line for line in edit["changed"] if not line.startswith(WITHOUT_EFFECT)]
+        if matter:
+            told.append(f"from step {edit['step']:,} on with other settings: {'; '.join(matter)}")
+    return told

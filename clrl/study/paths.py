@@ -96,11 +96,11 @@ class Paths:
     def by_scale(self) -> list[list[int]]:
         """Visits (from 0) whose mean fitness can be read on one axis: all of them, or each alone.
 
-        Games score on scales of their own, from 20 to 40,000; accuracies all are of one.
+        Games score on scales of their own, from 20 to 40,000; accuracies are all of one.
         """
-        highest = [float(np.abs(one.mean).max(initial=0.0)) for one in self.evolution]
-        visits = range(len(highest))
-        alike = max(highest, default=0.0) <= SCALES * min(highest, default=0.0)
+        highest = [float(np.abs(one.mean).max()) for one in self.evolution if len(one.mean)]
+        visits = range(len(self.visits))
+        alike = max(highest, default=0.0) <= max(1.0, SCALES * min(highest, default=0.0))
         return [list(visits)] if alike else [[i] for i in visits]
 
     def overlap(self) -> Matrices:

@@ -66,6 +66,10 @@ def test_heads_are_as_wide_as_the_protocol_says() -> None:
         ("Freeway:mode=99", 2, "it has"),
         ("Freeway:difficulty=9", 2, "it has"),
         ("", 3, "unknown game"),
+        ("Pong-v5", 3, "write Pong;"),
+        ("ALE/Pong-v5", 3, "write Pong;"),
+        ("PongNoFrameskip-v4", 3, "write Pong;"),
+        ("Pong-ram-v0", 3, "write Pong;"),
     ],
 )
 def test_what_is_not_understood_is_refused(entry: str, code: int, words: str) -> None:

@@ -168,12 +168,20 @@ def test_a_first_visit_that_is_said_to_be_fine_tunings_is(agent, method):
     with torch.no_grad():  # nets draw their first weights in orders of their own
         for weight, other in zip(ours.net.first_parameters(first), start, strict=True):
             weight.copy_(other)
+    books = copy.deepcopy(ours.method.state_dict())
     for learner in (plain, ours):
         torch.manual_seed(1)
         for _ in range(4):
             learner.update()
+    torch.testing.assert_close(ours.method.state_dict(), books, rtol=0, atol=0)
     both = zip(ours.net.first_parameters(first), plain.net.first_parameters(first), strict=True)
     assert all(torch.equal(one, other) for one, other in both)
+
+
+def test_what_is_derived_from_a_method_does_not_say_how_it_begins():
+    for name in REGISTRY:
+        method = type(named(REGISTRY, name))
+        assert not type("Mine", (method,), {})().starts_plainly, name
 
 
 @with_both

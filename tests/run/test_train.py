@@ -493,8 +493,44 @@ def test_another_learning_rate_is_not_called_bitwise(interrupted, capfd):
     resume(interrupted, sequence=toy_sequence(2))
     assert "level: same learner (configuration" in capfd.readouterr().err
     described = json.loads((interrupted / "environment.json").read_text())
-    (resumed,) = described["resumed"]
-    assert resumed["changed"] == ["agent.learning_rate: 0.001 -> 0.01"]
+    assert len(described["resumed"]) == 1
+    (edited,) = described["edited"]
+    assert edited["changed"] == ["agent.learning_rate: 0.001 -> 0.01"]
+    assert edited["step"] == described["resumed"][0]["step"]
+
+
+def test_an_edit_stays_told_when_the_run_stops_where_it_was_made(interrupted, monkeypatch):
+    """Stopped before its first step, it saves over the checkpoint that knew the old settings."""
+    config = interrupted / "config.yaml"
+    config.write_text(config.read_text().replace("learning_rate: 0.001", "learning_rate: 0.01"))
+    with monkeypatch.context() as patch:
+
+        def stop(self: Any) -> None:
+            raise Stopped(75)
+
+        patch.setattr(StopSignals, "check", stop)
+        with pytest.raises(Stopped):
+            resume(interrupted, sequence=toy_sequence(2))
+    config.write_text(config.read_text().replace("ent_coef: 0.01", "ent_coef: 0.02"))
+    resume(interrupted, sequence=toy_sequence(2))
+    described = json.loads((interrupted / "environment.json").read_text())
+    told = [(edit["step"], edit["changed"]) for edit in described["edited"]]
+    step = described["resumed"][0]["step"]
+    assert told == [
+        (step, ["agent.learning_rate: 0.001 -> 0.01"]),
+        (step, ["agent.ent_coef: 0.01 -> 0.02"]),
+    ]
+
+
+def test_an_edit_that_is_refused_is_not_told(interrupted):
+    config = interrupted / "config.yaml"
+    text = config.read_text()
+    config.write_text(text.replace("hidden: [16]", "hidden: [17]"))
+    with pytest.raises(ClrlError, match="another shape"):
+        resume(interrupted, allow_change=True, sequence=toy_sequence(2))
+    config.write_text(text)
+    resume(interrupted, sequence=toy_sequence(2))
+    assert "edited" not in json.loads((interrupted / "environment.json").read_text())
 
 
 def test_another_optimizer_is_refused_in_a_line(tmp_path, monkeypatch):

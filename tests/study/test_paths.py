@@ -282,6 +282,10 @@ def test_figures_show_the_numbers(tmp_path):
         (line,) = axes.lines
         assert line.get_ydata().tolist() == own.mean.tolist()
     assert len(spread.lines) == 3
+    low = replace(one, mean=np.array([0.1, 0.1, 0.12]))  # accuracies: one hardly above chance
+    assert replace(paths, evolution=(low, *others)).by_scale == [[0, 1, 2]]
+    begun = replace(one, mean=np.array([]), seen=np.array([]), diversity=np.array([]))
+    assert replace(paths, evolution=(begun, *others)).by_scale == [[0, 1, 2]]
     charts = path_parts._over_games(["1. a", "2. b", "3. a again"], games)
     titles = ["mean fitness, 1. a", "mean fitness, 2. b", "mean fitness, 3. a again", "diversity"]
     assert [chart.title for chart in charts] == titles

@@ -692,9 +692,9 @@ def test_a_run_whose_settings_were_edited_on_its_way_is_said(runs: Path, tmp_pat
     for seed in (0, 1):
         path = write_run(runs, "one", seed, LEARNED) / "environment.json"
     rate = ["agent.learning_rate: 0.001 -> 0.01"]
-    undone = {"step": 1500, "changed": ["agent.ent_coef: 0.01 -> 0.1"]}
-    resumed = {"resumed": [undone, {"step": 1500, "changed": rate}, {"step": 3000}]}
-    path.write_text(json.dumps(json.loads(path.read_text()) | resumed))
+    mere = ['tracking.project: "clrl" -> "mine"', "checkpoint.every: 100 -> 150", "name: a -> b"]
+    edited = [{"step": 1500, "changed": [*mere, *rate]}, {"step": 3000, "changed": mere}]
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"edited": edited}))
     page = reported(tmp_path, runs / "one")["md"]
     assert page.count("with other settings") == 1
     (line,) = [line for line in page.splitlines() if "with other settings" in line]
