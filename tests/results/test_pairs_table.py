@@ -315,6 +315,8 @@ def test_paths_overlap_is_of_the_source_and_the_target(table, tmp_path, monkeypa
     write(tmp_path, "pathnet", 0, 0.0, 4.0, walk=[SOURCE, "Freeway-hflip", TARGET])
     write(tmp_path, "stays", 3, 0.0, 4.0)
     write(tmp_path, "pathnet_alone", 0, 0.0, 4.0)
+    for place in ("p1_pathnet/seed0", "p1_stays/seed3"):
+        (tmp_path / place / "checkpoints").mkdir()
     told = table.overlaps({"p1": table.runs_of(tmp_path, "p1")})
     # of 4 modules 2 and 2: none, one or both in common in 1, 4 and 1 of 6 ways
     by_chance = f"by chance {(4 / 3 + 1) / 6:.2f}"
@@ -322,6 +324,13 @@ def test_paths_overlap_is_of_the_source_and_the_target(table, tmp_path, monkeypa
     assert "on the source and on the target: 3 (2) and 4 (1)\n" in told
     assert "random path: 0.00, " in told  # the first task's and the second's: not the third's
     assert "from scratch" not in told
+
+
+def test_without_checkpoints_paths_are_not_known_and_the_rest_is(table, tmp_path):
+    write(tmp_path, "pathnet", 1, 0.0, 4.0)
+    found = {"p1": table.runs_of(tmp_path, "p1")}
+    assert "PathNet: not known: no checkpoint is there of seed 1\n" in table.overlaps(found)
+    assert "| PathNet | 1 |" in table.table(found)
 
 
 # ----------------------------------------------------------------------------- what runs are taken

@@ -299,6 +299,8 @@ def overlaps(found: dict[str, Arms]) -> str:
 def shared(runs: Runs) -> str:
     overlap, chance, evolved, of = list[str](), list[str](), list[str](), dict[str, None]()
     always_on = False
+    if lost := [seed for seed, run in runs.items() if not (run.folder / "checkpoints").is_dir()]:
+        return f"not known: no checkpoint is there of seed {', '.join(map(str, lost))}"
     for run in runs.values():
         paths, a, b = load_paths(run.folder), run.source_place, len(run.walk) - 1
         assert a is not None
