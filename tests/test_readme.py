@@ -150,3 +150,4 @@ def test_tables_of_games_are_those_of_the_results():
     for made in (RESULTS / "quick3" / "table.md", RESULTS / "pairs" / "short.md"):
         assert made.read_text() in README
         assert made.read_text() in games
+    assert (RESULTS / "pathnet" / "pairs" / "short.md").read_text() in games

@@ -258,7 +258,10 @@ def notes(found: dict[str, Arms]) -> list[str]:
     ]
     fewest = min(len(runs) for arms in found.values() for runs in arms.values())
     if fewest < ENOUGH_RUNS:
-        told.append(f"- Some arm has {fewest} seeds: {TOO_NARROW}; of fewer than 3 there are none.")
+        seeds = "seed" if fewest == 1 else "seeds"
+        told.append(
+            f"- Some arm has {fewest} {seeds}: {TOO_NARROW}; of fewer than 3 there are none."
+        )
     for pair, arms in found.items():
         nets = {ARMS[arm].net: next(iter(runs.values())).settings for arm, runs in arms.items()}
         others = nets.pop(OTHERS, None)
