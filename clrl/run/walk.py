@@ -103,7 +103,10 @@ class Walk:
         if found and path.exists():
             first = json.loads(path.read_text())
             first.setdefault("resumed", []).append({"step": found.step} | here)
-            here = first | ({"edited": self.saver.edited} if self.saver.edited else {})
+            first.pop("edited", None)  # the checkpoint knows: it may be an older one
+            here = first
+        if self.saver.edited:
+            here["edited"] = self.saver.edited
         write_json_atomic(path, here)
 
     def _open_trackers(self) -> Tracker:

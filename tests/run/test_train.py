@@ -529,6 +529,9 @@ def test_an_edit_that_is_refused_is_not_told(interrupted):
     with pytest.raises(ClrlError, match="another shape"):
         resume(interrupted, allow_change=True, sequence=toy_sequence(2))
     config.write_text(text)
+    environment = interrupted / "environment.json"  # as of a checkpoint that is gone since
+    stale = {"edited": [{"step": 9, "changed": ["seed: 0 -> 1"]}]}
+    environment.write_text(json.dumps(json.loads(environment.read_text()) | stale))
     resume(interrupted, sequence=toy_sequence(2))
     assert "edited" not in json.loads((interrupted / "environment.json").read_text())
 
