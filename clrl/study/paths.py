@@ -39,7 +39,7 @@ class Evolution:
         winner: fitness of the tournament's winner (mean raw return, or accuracy from 0 to 1).
         measured: mean of what was measured for the tournament.
         best: fitness of the best genotype, as last known.
-        mean: mean fitness of those whose is known.
+        mean: mean fitness of those whose is known: a loser's, overwritten, no longer is.
         diversity: 0 where all paths are the same, 1 where no two share a module.
         overwritten: 1 where the tournament had a loser, which a copy of the winner overwrote.
     """
@@ -96,11 +96,13 @@ class Paths:
     def by_scale(self) -> list[list[int]]:
         """Visits (from 0) whose mean fitness can be read on one axis: all of them, or each alone.
 
-        Games score on scales of their own, from 20 to 40,000; accuracies are all of one.
+        Games score on scales of their own, from 20 to 40,000; accuracies are all of one. A visit
+        that scored nothing has no scale.
         """
         highest = [float(np.abs(one.mean).max()) for one in self.evolution if len(one.mean)]
+        scales = [high for high in highest if high > 0]
         visits = range(len(self.visits))
-        alike = max(highest, default=0.0) <= max(1.0, SCALES * min(highest, default=0.0))
+        alike = max(scales, default=0.0) <= max(1.0, SCALES * min(scales, default=0.0))
         return [list(visits)] if alike else [[i] for i in visits]
 
     def overlap(self) -> Matrices:
@@ -172,7 +174,9 @@ def load_paths(run: Path) -> Paths:
     """
     folder = RunFolder.open(run)
     found = checkpoint.load_latest(folder.checkpoints, as_numpy=True)
-    method: dict[str, Any] = found.state["learner"]["method"] if found else {}
+    if found is None:
+        raise ClrlError(f"{run} has no checkpoint, where a run's paths are kept", 2)
+    method: dict[str, Any] = found.state["learner"]["method"]
     if "winners" not in method or not method["winners"]:
         what = "has no path yet" if "winners" in method else "has learned no paths"
         raise ClrlError(f"{run} {what}: expected a run of the method pathnet, a visit finished", 2)

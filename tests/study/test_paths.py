@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -159,6 +160,14 @@ def test_another_methods_run_is_refused(tmp_path, method, message):
     assert caught.value.exit_code == 2
 
 
+def test_a_run_without_its_checkpoints_is_told_so_and_not_taken_for_another_method(tmp_path):
+    run = run_of(tmp_path)
+    shutil.rmtree(run / "checkpoints")
+    with pytest.raises(ClrlError, match="has no checkpoint, where a run's paths are kept") as caught:
+        load_paths(run)
+    assert caught.value.exit_code == 2
+
+
 def test_a_report_of_paths_holds_no_torch_in_memory(
     tmp_path: Path, report_without_torch: Callable[[Path], None]
 ) -> None:
@@ -286,6 +295,9 @@ def test_figures_show_the_numbers(tmp_path):
     assert replace(paths, evolution=(low, *others)).by_scale == [[0, 1, 2]]
     begun = replace(one, mean=np.array([]), seen=np.array([]), diversity=np.array([]))
     assert replace(paths, evolution=(begun, *others)).by_scale == [[0, 1, 2]]
+    nothing = replace(one, mean=np.zeros(3))  # learned nothing: it has no scale, others share one
+    assert replace(paths, evolution=(nothing, scores, scores)).by_scale == [[0, 1, 2]]
+    assert replace(paths, evolution=(nothing, scores, one)).by_scale == [[0], [1], [2]]
     charts = path_parts._over_games(["1. a", "2. b", "3. a again"], games)
     titles = ["mean fitness, 1. a", "mean fitness, 2. b", "mean fitness, 3. a again", "diversity"]
     assert [chart.title for chart in charts] == titles

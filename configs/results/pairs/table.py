@@ -248,8 +248,10 @@ def notes(found: dict[str, Arms]) -> list[str]:
         "et al. 2016, whose areas are of training games, not of evaluations); above random: the "
         "same with random play taken off both. Forward transfer: Continual World's, of "
         "human-normalised scores. Relative speed: steps to a criterion of what it stands beside "
-        "over the arm's, each seed; by area: areas below the criterion, likewise. In brackets 95 % "
-        "bootstrap intervals over seeds.",
+        "over the arm's, each seed (faster: only the arm came to it, or was there from the start; "
+        "slower: the other way round; neither: neither); by area: areas below the criterion, "
+        "likewise. In brackets 95 % bootstrap intervals over seeds. A dash: with some seed what is "
+        "divided by is not above 0.",
         "- The criterion of speed is half of the way from the mean first to the mean last score of "
         "the target alone, learned from scratch by the net of what an arm stands beside.",
         "- (unsteady): no interval, as what is divided by is about 0 with some seed (below "
