@@ -33,7 +33,7 @@ def rows_of(script: ModuleType, arm: str, pair: int, seed: int, *reached: Any) -
     shares = {"overlap": 0.5, "by_chance": 0.2} if arm == "pathnet" else {}
     return [
         {"arm": arm, "pair": " then ".join(tasks), "seed": seed, "place": place, "task": task}
-        | {"population": 20}
+        | {"population": 20, "init": "scaled"}
         | {"overlap": "", "by_chance": ""}
         | shares
         | {"0.98": low, "0.99": middle, "0.998": high}
@@ -73,7 +73,7 @@ def test_a_second_task_is_beside_the_same_task_from_scratch(tables: ModuleType) 
     assert told["fixed", "99 %"][4] == "2.00 (2.00 to 2.00)"
     assert "speed-up 0.50 (0.50 to 0.50)" in tables.table(rows)  # 4+5 after 6+7, by PathNet
     assert "share 0.50 of their modules, by chance 0.20" in tables.table(rows)
-    assert "Population: 20." in tables.table(rows)
+    assert "Population: 20; initial weights: scaled." in tables.table(rows)
 
 
 def test_what_is_not_reached_counts_as_the_limit_and_is_told(tables: ModuleType) -> None:
@@ -153,20 +153,24 @@ def test_the_fixed_net_fine_tunes_all_of_it_and_counts_pairs_of_windows(script: 
 
 def test_runs_are_of_the_settings_that_are_told(script: ModuleType, published: Any) -> None:
     published.mnist()
-    method = script.method_of("pathnet", 20)
+    method = script.method_of("pathnet", 20, "scaled")
     told = (method.modules, method.active, method.population, method.window, method.edges)
     assert told == (10, 3, 20, 50, "clamp")
     assert (method.aggregate, method.aggregate_last) == ("sum", "mean")
     assert (method.mutation, method.keep_frozen_active, method.init) == (None, False, "scaled")
-    assert script.method_of("pathnet_on", 20) == replace(method, keep_frozen_active=True)
-    assert isinstance(script.method_of("fixed", 20), script.Watched)
+    assert script.method_of("pathnet_on", 20, "scaled") == replace(method, keep_frozen_active=True)
+    assert isinstance(script.method_of("fixed", 20, "scaled"), script.Watched)
+    assert script.method_of("pathnet", 20, "plain") == replace(method, init="plain")
+    plain = script.learner_of(script.method_of("fixed", 20, "plain"), script.PAIRS[0], 0)
+    assert plain.net.settings.scaled is False
+    plain.close()
     starts = set()
     for seed in (0, 1):
         for pair in script.PAIRS:
             number = len(script.PAIRS) * seed + script.PAIRS.index(pair)
             nets = []
             for arm in script.ARMS:
-                learner = script.learner_of(script.method_of(arm, 20), pair, number)
+                learner = script.learner_of(script.method_of(arm, 20, "scaled"), pair, number)
                 assert (learner.batch_size, learner.learning_rate) == (16, 0.05)
                 assert isinstance(learner.optimizer_name, str) and learner.optimizer_name == "sgd"
                 assert learner.momentum == 0
@@ -208,7 +212,7 @@ def test_pairs_are_four_and_every_task_is_first_once_and_second_once(tables: Mod
     assert sorted(second for _, second in tables.PAIRS) == sorted(tables.TASKS)
 
 
-def test_it_goes_on_where_it_was_stopped_and_refuses_another_population(
+def test_it_goes_on_where_it_was_stopped_and_refuses_other_settings(
     script: ModuleType, published: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     published.mnist()
@@ -229,6 +233,8 @@ def test_it_goes_on_where_it_was_stopped_and_refuses_another_population(
     assert run(4) == whole
     (tmp_path / "out/results.csv").write_text("".join(whole.splitlines(keepends=True)[:7]))
     assert run(4, "--jobs", "2") == whole
-    with pytest.raises(ClrlError, match="is of a population of 4, not 5: give another OUT"):
+    with pytest.raises(ClrlError, match="has population 4, not 5: give another OUT"):
         run(5)
+    with pytest.raises(ClrlError, match="has init scaled, not plain: give another OUT"):
+        run(4, "--init", "plain")
     assert (tmp_path / "out/results.csv").read_text() == whole

@@ -1,6 +1,7 @@
 """Pairs of noisy binary MNIST tasks (Fernando et al. 2017): generations to a training accuracy.
 
-    python configs/results/pathnet/binary_mnist.py OUT [--seeds 20] [--population 20] [--jobs 1]
+    python configs/results/pathnet/binary_mnist.py OUT [--seeds 20] [--jobs 1]
+        [--population 20] [--init scaled|plain]
 
 A generation is two windows of 50 batches of 16 (PathNet: a tournament). Counted is the first in
 which a window's mean accuracy, batches scored before they are learned from, is at least 98, 99 and
@@ -15,9 +16,11 @@ second. One pair shares a digit, three share none. A speed-up is the generations
 scratch over those of the same task as the second; the mean over pairs is geometric.
 
 The fixed net is a path at its largest: 3 modules of 20 units in each of 3 layers, summed as in
-PathNet but for the last, which is averaged, a head a task. It trains all its modules in every
-batch; of PathNet's ten, one is in about a quarter of them. So each is beside its own start from
-scratch; PathNet's second task beside the fixed net's first and second too: scratch, fine-tuning.
+PathNet but for the last, which is averaged, a head a task. Of both nets three modules together
+start like a layer, or with `--init plain` each module does. The fixed net trains all its modules in
+every batch; of PathNet's ten, one is in about a quarter of them. So each is beside its own start
+from scratch; PathNet's second task beside the fixed net's first and second too: scratch, fine-
+tuning.
 
 SGD with rate 0.05 (of the ports; the paper's is said to be 0.0001, with which none arrives), salt
 and pepper on half of the pixels, 10 modules, 3 of them in a path. Noise is fixed for each picture
@@ -39,7 +42,7 @@ from dataclasses import dataclass
 from itertools import starmap
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -60,13 +63,18 @@ from clrl.types import Batch, Linear, Net, NetSpec, Task
 WINDOW, GENERATION = 50, 100
 WIDTH, ACTIVE, LAYERS = 20, 3, 3
 
+Init = Literal["scaled", "plain"]
+
 
 @dataclass
 class Watched(Method):
     """Fine-tuning of one path, which counts the generations that evolution would have had."""
 
+    init: Init = "scaled"
+
     def build(self, spec: NetSpec) -> Net:
-        self._path = PathNet(spec, PathSettings(ACTIVE, ACTIVE, "sum", "mean"))
+        settings = PathSettings(ACTIVE, ACTIVE, "sum", "mean", self.init == "scaled")
+        self._path = PathNet(spec, settings)
         for task in spec.tasks:
             self._path.set_path(task, torch.ones(LAYERS, ACTIVE, dtype=torch.bool))
         self._net = self._path
@@ -121,28 +129,31 @@ def generations(learner: Supervised, task: Task) -> dict[float, int]:
     return reached
 
 
-def method_of(arm: str, population: int) -> Method:
+def method_of(arm: str, population: int, init: Init) -> Method:
     if arm == "fixed":
-        return Watched()
+        return Watched(init)
     return PathNetMethod(
         active=ACTIVE,
         population=population,
         aggregate="sum",
         aggregate_last="mean",
         window=WINDOW,
+        init=init,
         keep_frozen_active=arm == "pathnet_on",
     )
 
 
-def run(arm: str, pair: tuple[str, str], seed: int, population: int) -> list[dict[str, Any]]:
+def run(
+    arm: str, pair: tuple[str, str], seed: int, population: int, init: Init
+) -> list[dict[str, Any]]:
     """Return a row for each of the two tasks; no number: not within the limit."""
-    method = method_of(arm, population)
+    method = method_of(arm, population, init)
     learner = learner_of(method, pair, len(PAIRS) * seed + PAIRS.index(pair))
     rows: list[dict[str, Any]] = []
     for place, (task, digits) in enumerate(zip(learner.net.spec.tasks, pair, strict=True), 1):
         reached = generations(learner, task)
         row = {"pair": " then ".join(pair), "seed": seed, "arm": arm, "place": place}
-        row["population"] = population
+        row |= {"population": population, "init": init}
         rows.append(row | {"task": digits} | {str(t): reached.get(t, "") for t in THRESHOLDS})
     shared, by_chance = "", ""
     if isinstance(method, PathNetMethod) and not method.keep_frozen_active:  # else it is no choice
@@ -166,6 +177,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--population", type=int, default=20)
+    parser.add_argument("--init", choices=get_args(Init), default="scaled")
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side, a thread each")
     args = parser.parse_args()
     for name in ("seeds", "population", "jobs"):
@@ -177,15 +189,16 @@ def main() -> None:
     if path.exists():
         with path.open(newline="") as file:
             rows = list(csv.DictReader(file))
-        if others := {row.get("population", "unknown") for row in rows} - {str(args.population)}:
-            raise ClrlError(
-                f"{path} is of a population of {', '.join(sorted(others))}, not {args.population}: "
-                "give another OUT",
-                2,
-            )
+        for name in ("population", "init"):
+            ours = str(getattr(args, name))
+            if others := {row.get(name, "unknown") for row in rows} - {ours}:
+                raise ClrlError(
+                    f"{path} has {name} {', '.join(sorted(others))}, not {ours}: give another OUT",
+                    2,
+                )
     done = {(row["pair"], str(row["seed"]), row["arm"]) for row in rows}
     missing = [
-        (arm, pair, seed, args.population)
+        (arm, pair, seed, args.population, args.init)
         for seed in range(args.seeds)  # the outer loop: stopped early, all pairs have as many
         for pair in PAIRS
         for arm in ARMS
@@ -201,7 +214,7 @@ def main() -> None:
 
 
 def made(
-    missing: Sequence[tuple[str, tuple[str, str], int, int]], jobs: int
+    missing: Sequence[tuple[str, tuple[str, str], int, int, Init]], jobs: int
 ) -> Iterator[list[dict[str, Any]]]:
     """Make runs and return the rows of each as it is through."""
     if jobs == 1:

@@ -93,8 +93,11 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
                 *across,
             ]
             lines.append(f"| {' | '.join(cells)} |")
-    populations = ", ".join(sorted({str(row["population"]) for row in rows}))
-    lines += ["", f"Population: {populations}. {INTERVALS}", "", PUBLISHED, ""]
+    populations, inits = (
+        ", ".join(sorted({str(row[name]) for row in rows})) for name in ("population", "init")
+    )
+    lines += ["", f"Population: {populations}; initial weights: {inits}. {INTERVALS}", ""]
+    lines += [PUBLISHED, ""]
     primary = THRESHOLDS[-1]
     for k, pair in enumerate(PAIRS):
         told = []
