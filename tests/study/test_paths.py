@@ -163,7 +163,9 @@ def test_another_methods_run_is_refused(tmp_path, method, message):
 def test_a_run_without_its_checkpoints_is_told_so_and_not_taken_for_another_method(tmp_path):
     run = run_of(tmp_path)
     shutil.rmtree(run / "checkpoints")
-    with pytest.raises(ClrlError, match="has no checkpoint, where a run's paths are kept") as caught:
+    with pytest.raises(
+        ClrlError, match="has no checkpoint, where a run's paths are kept"
+    ) as caught:
         load_paths(run)
     assert caught.value.exit_code == 2
 

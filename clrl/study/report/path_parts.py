@@ -109,8 +109,8 @@ def _evolutions(name: str, names: Sequence[str], paths: Paths) -> Figure:
     columns = ("visit", "games or batches", "mean fitness", "diversity")
     return Figure(
         f"{name}: fitness and diversity of the population",
-        "Mean fitness of the genotypes that were evaluated and not overwritten since, which is more "
-        "than that of all that were tried: raw return, or accuracy from 0 to 1. "
+        "Mean fitness of the genotypes that were evaluated and not overwritten since, which is "
+        "more than that of all that were tried: raw return, or accuracy from 0 to 1. "
         "Diversity is 0 where all paths are the same, 1 where no two share a module.",
         _over_games(names, paths),
         Table("mean fitness and diversity", columns, rows),
