@@ -331,7 +331,7 @@ class PathNetMethod(Method):
 
         `generations` are tournaments, of games one an evaluation; `overwritten` tells how many had
         a loser. `trainable_share`: of the modules that the population names, how many are not
-        frozen, counted path by path.
+        frozen, counted path by path; none in another visit to a task, which evolves nothing.
         """
         own = [row for row in self._history if row[0] == len(self._begun)]
         figures = dict(zip(self._COLUMNS, own[-1], strict=True)) if own else {}
@@ -339,16 +339,21 @@ class PathNetMethod(Method):
         return {
             "generations": float(len(own)),
             "overwritten": sum((row[-1] for row in own), 0.0),
-            "evaluated": float((~self._pool.fitness.isnan()).sum()),
-            "trainable_share": self._trainable_share(),
+            **self._population_records(),
             **{f"fitness_{k}": figures[k] for k in ("winner", "best", "mean") if k in figures},
             **{k: figures[k] for k in ("diversity",) if k in figures},
             **free,
         }
 
-    def _trainable_share(self) -> float:
+    def _population_records(self) -> dict[str, float]:
+        if self._begun and self._begun[-1] in self._begun[:-1]:  # the population is a visit's past
+            return {"trainable_share": 0.0}
         named = active_modules(self._pool.genotypes, self.modules)
-        return float((named & ~self._paths.frozen.cpu()).sum() / named.sum())
+        free = named & ~self._paths.frozen.cpu()
+        return {
+            "evaluated": float((~self._pool.fitness.isnan()).sum()),
+            "trainable_share": float(free.sum() / named.sum()),
+        }
 
     # ------------------------------------------------------------------------------------ state
 

@@ -110,13 +110,17 @@ class Population:
         return {name: getattr(self, name).clone() for name in self._STATE}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` told; where other K were kept, the newest of them."""
         if state["genotypes"].shape != self.genotypes.shape:
             raise RuntimeError(
                 f"a population of shape {tuple(state['genotypes'].shape)}, "
                 f"not {tuple(self.genotypes.shape)}"
             )
-        for name in self._STATE:
+        for name in ("genotypes", "fitness", "when"):
             getattr(self, name).copy_(state[name])
+        kept = min(self.margins.shape[1], state["margins"].shape[1])
+        self.margins.fill_(math.nan)
+        self.margins[:, :kept] = state["margins"][:, :kept]
 
 
 class Outcome(NamedTuple):
@@ -186,11 +190,15 @@ class Serial:
             "worths": list(self._worths),
             "batches": self._batches,
             "total": float(self._total),
+            "window": self.window,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where it was; a window of another length begins anew."""
         self._pair, self._worths = list(state["pair"]), list(state["worths"])
-        self._batches, self._total = state["batches"], state["total"]
+        self._clear()
+        if state.get("window", self.window) == self.window:  # older states do not tell
+            self._batches, self._total = state["batches"], state["total"]
 
 
 class Asynchronous:
@@ -215,7 +223,10 @@ class Asynchronous:
         size = len(self.population.genotypes)
         self.holds = [worker % size for worker in range(n)]
         self._waiting = deque(range(n, size))
-        self._total, self._games = [0.0] * n, [0] * n
+        self._begin()
+
+    def _begin(self) -> None:
+        self._total, self._games = [0.0] * len(self.holds), [0] * len(self.holds)
 
     def finished(self, games: Sequence[tuple[int, float]]) -> list[Outcome]:
         """Take in games that ended together; return what came of evaluations that are through.
@@ -266,8 +277,12 @@ class Asynchronous:
             "waiting": list(self._waiting),
             "total": list(self._total),
             "games": list(self._games),
+            "episodes": self.episodes,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where it was; evaluations of another number of games begin anew."""
         self.holds, self._waiting = list(state["holds"]), deque(state["waiting"])
-        self._total, self._games = list(state["total"]), list(state["games"])
+        self._begin()
+        if state.get("episodes", self.episodes) == self.episodes:  # older states do not tell
+            self._total, self._games = list(state["total"]), list(state["games"])

@@ -65,9 +65,8 @@ def module_overlap_figure(paths: Paths) -> Figure:
 
     The last panel has what all layers would share if modules were chosen at random.
     """
-    names = [f"{k} {name}" for k, name in enumerate(paths.visits, 1)]
     by_chance = {"by chance": paths.overlap_by_chance()[WHOLE]}
-    figure = overlap_matrix_figure(paths.overlap() | by_chance, names)
+    figure = overlap_matrix_figure(paths.overlap() | by_chance, paths.names)
     figure.axes[-1].set_ylabel("share in common")  # the colour bar's
     return figure
 

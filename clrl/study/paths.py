@@ -66,6 +66,7 @@ class Paths:
         always_on: whether frozen modules are in every later path, named or not.
         evolution: of each visit.
         n_active: N, as many modules of a layer as a genotype names, at most.
+        numbers: the visits' numbers in the run, from 1: others than these evolved nothing.
     """
 
     visits: tuple[str, ...]
@@ -75,6 +76,7 @@ class Paths:
     always_on: bool
     evolution: tuple[Evolution, ...]
     n_active: int
+    numbers: tuple[int, ...]
 
     @property
     def short(self) -> list[tuple[str, str, int]]:
@@ -91,6 +93,11 @@ class Paths:
     def layers(self) -> list[str]:
         """Names of the layers, from input to output."""
         return [f"layer {i}" for i in range(1, self.active.shape[1] + 1)]
+
+    @property
+    def names(self) -> list[str]:
+        """The visits, each with its number in the run."""
+        return [f"{k}. {name}" for k, name in zip(self.numbers, self.visits, strict=True)]
 
     @property
     def by_scale(self) -> list[list[int]]:
@@ -158,11 +165,8 @@ class Paths:
         shares = some.sum(2) / of.sum(2)
         whole = some.sum((1, 2)) / of.sum((1, 2))
         return {
-            f"{k} {name}": {
-                **dict(zip(self.layers, map(float, row), strict=True)),
-                WHOLE: float(total),
-            }
-            for k, (name, row, total) in enumerate(zip(self.visits, shares, whole, strict=True), 1)
+            name: {**dict(zip(self.layers, map(float, row), strict=True)), WHOLE: float(total)}
+            for name, row, total in zip(self.names, shares, whole, strict=True)
         }
 
 
@@ -206,6 +210,7 @@ def load_paths(run: Path) -> Paths:
         bool(method["keeps"]),
         tuple(evolution),
         np.asarray(method["winners"][min(method["winners"])]).shape[1],
+        tuple(sorted(method["winners"])),
     )
 
 

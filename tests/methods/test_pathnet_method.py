@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from clrl.agents.learner import Learner, RunSettings
 from clrl.agents.ppo import PPO
 from clrl.agents.statistics import Statistics, policy_terms
 from clrl.agents.supervised import Supervised
-from clrl.envs.toy import ToyTask, ToyVectorEnv, toy_sequence
+from clrl.envs.toy import TIME_LIMIT, ToyTask, ToyVectorEnv, toy_sequence
 from clrl.methods.evolution import active_modules
 from clrl.methods.pathnet import PathNetMethod
 from clrl.nets.bodies import body
@@ -25,7 +26,7 @@ from clrl.run import checkpoint
 from clrl.run.config import load_config
 from clrl.run.records import read_records
 from clrl.run.train import resume, train
-from clrl.types import ClrlError, Conv, Linear, NetSpec
+from clrl.types import ClrlError, Conv, Linear, NetSpec, TaskSequence
 
 SEQUENCE = toy_sequence(3)
 SMALL_PPO = {"n_envs": 4, "n_steps": 16, "batch_size": 32, "learning_rate": 3e-3}
@@ -482,6 +483,16 @@ def test_records_tell_what_evolution_did_and_what_can_still_learn(keep):
             n_free += sum(not frozen[layer, m] for m in set(elements))
     assert learner.method.records()["trainable_share"] == pytest.approx(n_free / n_named)
     assert learner.method.records()["overwritten"] == 0
+    learner.update()
+    learner.end_task()
+    learner.begin_task(SEQUENCE.tasks[0])  # again: its head learns, and nothing evolves
+    for _ in range(2):
+        learner.update()
+        records = learner.method.records()
+        assert records["trainable_share"] == records["generations"] == 0
+        assert "evaluated" not in records and "fitness_best" not in records
+    learner.end_task()
+    assert learner.method.records()["trainable_share"] == 0
 
 
 # ------------------------------------------------------------------------------------- pictures
@@ -626,6 +637,40 @@ def test_resumed_with_another_number_of_environments_it_keeps_its_population(n_e
     assert len(second.method.state_dict()["population"]["genotypes"]) == n_envs
 
 
+@pytest.mark.parametrize(
+    ("agent", "name"), [("supervised, adam", "window"), (GAMES[0], "episodes")]
+)
+@pytest.mark.parametrize("other", [2, 30])
+def test_resumed_with_evaluations_of_another_length_the_one_begun_begins_anew(agent, name, other):
+    """A total of twelve batches, or games, is not divided by two."""
+    first = learner_with(agent, **{name: 12})
+    first.begin_task(SEQUENCE.tasks[0])
+    half = {"window": "batches", "episodes": "games"}[name]
+    for _ in range(40):
+        first.update()
+        state = first.method.state_dict()
+        if np.any(state["tournaments"][half]) and len(state["history"]):
+            break
+    assert np.any(state["tournaments"]["total"])
+    second = learner_with(agent, **{name: other})
+    second.load_state_dict(copy.deepcopy(first.state_dict()), SEQUENCE.tasks)
+    state = second.method.state_dict()
+    assert not np.any(state["tournaments"][half])
+    assert not np.any(state["tournaments"]["total"])
+    ours, theirs = (x.method.state_dict()["population"] for x in (second, first))
+    assert torch.equal(ours["genotypes"], theirs["genotypes"])
+    # of a genotype's newest evaluations as many as are kept now, and none counted twice
+    kept = min(ours["margins"].shape[1], theirs["margins"].shape[1])
+    assert torch.equal(
+        ours["margins"][:, :kept].nan_to_num(-1), theirs["margins"][:, :kept].nan_to_num(-1)
+    )
+    assert ours["margins"][:, kept:].isnan().all()
+    for _ in range(8):
+        second.update()
+    fitness = second.method.state_dict()["population"]["fitness"]
+    assert fitness[~fitness.isnan()].max() <= {"window": 1.0, "episodes": TIME_LIMIT}[name]
+
+
 CONFIG = """
 name: toy
 sequence: {tasks: [Freeway, Breakout], steps: 128}
@@ -655,12 +700,12 @@ def left_by(run: Path) -> tuple[dict[str, Any], list[Any]]:
 
 @pytest.mark.parametrize("agent", LEARNERS)
 def test_a_state_taken_anywhere_restores_into_the_same(agent):
-    """After every update of two visits, and after each one's end: what is saved between visits."""
+    """After every update of four visits, and after each one's end: what is saved between them."""
     # a tournament takes three updates; how many genotypes there are is told by the first rollout
     settings: dict[str, Any] = {"window": 15, "episodes": 2, "population": None}
     one = learner_with(agent, **settings)
     moments = []
-    for k in (0, 1):
+    for k in (0, 1, 0, 2):  # the third evolves nothing
         one.begin_task(SEQUENCE.tasks[k])
         moments.append(copy.deepcopy(one.state_dict()))
         for _ in range(6):
@@ -693,25 +738,29 @@ def test_a_batch_keeps_its_path_until_the_next_is_drawn():
         assert trained <= {(int(i), int(m)) for i, m in active.nonzero()}
 
 
+@pytest.mark.parametrize("in_visit", [3, 4])  # to a task again, and to the last one
 @pytest.mark.parametrize("agent", AGENTS)
-def test_three_tasks_killed_and_resumed_are_as_if_never_stopped(agent, tmp_path, monkeypatch):
+def test_three_tasks_killed_and_resumed_are_as_if_never_stopped(
+    agent, in_visit, tmp_path, monkeypatch
+):
     path = tmp_path / "toy.yaml"
     path.write_text(CONFIG.replace("AGENT", AGENTS[agent]))
     config = load_config(path)
-    whole = train(config, tmp_path / "whole", toy_sequence(3))
+    sequence = TaskSequence(SEQUENCE.tasks, (0, 1, 0, 2))
+    whole = train(config, tmp_path / "whole", sequence)
     cls = {"ppo": PPO, "supervised": Supervised}[agent]
     with monkeypatch.context() as patch:
         update = cls.update
 
         def dying(self: Learner) -> dict[str, float]:
-            if len(self.begun) == 3 and self.task_step >= 64:
+            if len(self.begun) == in_visit and self.task_step >= 64:
                 raise Killed
             return update(self)
 
         patch.setattr(cls, "update", dying)
         with pytest.raises(Killed):
-            train(config, tmp_path / "killed", toy_sequence(3))
-    killed = resume(tmp_path / "killed/toy/seed0", sequence=toy_sequence(3))
+            train(config, tmp_path / "killed", sequence)
+    killed = resume(tmp_path / "killed/toy/seed0", sequence=sequence)
     (ours, rows), (theirs, whole_rows) = left_by(killed), left_by(whole)
     assert rows == whole_rows
     for name, w in ours["net"].items():
@@ -720,11 +769,11 @@ def test_three_tasks_killed_and_resumed_are_as_if_never_stopped(agent, tmp_path,
     assert len(ours["method"]["history"]) > 3
     for visit, winner in ours["method"]["winners"].items():
         assert torch.equal(winner, theirs["method"]["winners"][visit])
-    assert set(ours["method"]["winners"]) == {1, 2, 3}
+    assert set(ours["method"]["winners"]) == {1, 2, 4}
     records = read_records(killed / "metrics.jsonl")[0]
     assert "method/free_modules_1" in records[-1]
     unseen = [r for r in rows if r["phase"] == "start" or r["task_evaluated"] == "toy-c"]
-    assert {r["visit"] for r in unseen} == {3}  # no path, no score
+    assert {r["visit"] for r in unseen} == {4}  # no path, no score
 
 
 # ------------------------------------------------------------------------------------- refusals

@@ -204,7 +204,7 @@ def test_its_features_are_what_each_layer_gives_to_the_next():
     torch.testing.assert_close(found["layers.3"] @ head.weight.T + head.bias, expected)
 
 
-def test_one_path_computes_only_its_modules_and_64_compute_each_once(monkeypatch):
+def test_one_path_computes_only_its_modules_and_two_compute_each_of_theirs_once(monkeypatch):
     net = net_with((Conv(4, 3), Linear(6)))
     widths: list[int] = []
     conv = F.conv2d

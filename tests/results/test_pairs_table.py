@@ -6,6 +6,7 @@ import csv
 import json
 import re
 import sys
+from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
 from types import ModuleType
@@ -310,9 +311,15 @@ def test_paths_overlap_is_of_the_source_and_the_target(table, tmp_path, monkeypa
     active[0, 0, :2] = active[1, 0, 2:] = active[2, 0, 1:3] = True  # 1 of 3 in common, 0 and 2
     lost = ([0, 1, 1], [0, 0, 0], [1, 0, 0, 0])
     evolution = tuple(Evolution(*[np.zeros(len(x))] * 6, np.array(x)) for x in lost)
-    paths = Paths(("a", "b", "c"), active, active, active, False, evolution, 2)
-    monkeypatch.setattr(table, "load_paths", lambda run: paths)
-    write(tmp_path, "pathnet", 0, 0.0, 4.0, walk=[SOURCE, "Freeway-hflip", TARGET])
+    long = (SOURCE, "Freeway-hflip", TARGET)
+    paths = Paths(long, active, active, active, False, evolution, 2, (1, 2, 4))
+    direct = replace(paths, visits=(SOURCE, TARGET, "Freeway-hflip"), numbers=(1, 2, 3))
+    monkeypatch.setattr(
+        table, "load_paths", lambda run: paths if "p1_pathnet" in str(run) else direct
+    )
+    # another visit to the source evolves no path: places in the walk are not those of paths
+    walk = [SOURCE, "Freeway-hflip", SOURCE, TARGET]
+    write(tmp_path, "pathnet", 0, 0.0, 4.0, walk=walk)
     write(tmp_path, "stays", 3, 0.0, 4.0)
     write(tmp_path, "pathnet_alone", 0, 0.0, 4.0)
     for place in ("p1_pathnet/seed0", "p1_stays/seed3"):

@@ -19,7 +19,16 @@ def test_it_draws_paths_overlap_frozen_shares_and_evolution(
     script = load_script("pathnet/figures.py")
     active = np.eye(3, dtype=bool)[None].repeat(n_visits, 0)
     one = Evolution(*np.arange(14.0).reshape(7, 2))
-    paths = Paths(("a", "b")[:n_visits], active, active, ~active, False, (one,) * n_visits, 1)
+    paths = Paths(
+        ("a", "b")[:n_visits],
+        active,
+        active,
+        ~active,
+        False,
+        (one,) * n_visits,
+        1,
+        (1, 2)[:n_visits],
+    )
     monkeypatch.setattr(script, "load_paths", lambda run: paths)
     monkeypatch.setattr(sys, "argv", ["figures.py", str(tmp_path / "out"), "runs/x/seed0"])
     script.main()

@@ -65,7 +65,7 @@ def made(always_on: bool = False) -> Paths:
     names = ("a", "b", "a again")
     used = active | frozen if always_on else active
     over_time = tuple(evolution([0.2 * k, 0.9, 0.4]) for k in range(3))
-    return Paths(names, active, used, frozen, always_on, over_time, 2)
+    return Paths(names, active, used, frozen, always_on, over_time, 2, (1, 2, 4))
 
 
 def test_overlap_is_modules_in_both_over_modules_in_either():
@@ -99,7 +99,7 @@ def test_overlap_by_chance_is_that_of_modules_drawn_without_regard_to_each_other
                 layer[draw.choice(10, n, replace=False)] = True
         shares.append((one & other).sum() / (one | other).sum())
     active = np.stack([one, other])
-    drawn = Paths(("a", "b"), active, active, np.zeros_like(active), False, (), 3)
+    drawn = Paths(("a", "b"), active, active, np.zeros_like(active), False, (), 3, (1, 2))
     error = np.std(shares) / len(shares) ** 0.5
     assert abs(drawn.overlap_by_chance()["all layers"][0][1] - np.mean(shares)) < 4 * error
 
@@ -107,17 +107,17 @@ def test_overlap_by_chance_is_that_of_modules_drawn_without_regard_to_each_other
 def test_frozen_and_reused_shares_by_layer():
     paths = made()
     frozen = paths.frozen_share()
-    assert frozen["1 a"] == {"layer 1": 0.5, "layer 2": 0.25, "all layers": 3 / 8}
-    assert frozen["2 b"] == {"layer 1": 0.75, "layer 2": 0.5, "all layers": 5 / 8}
-    assert frozen["3 a again"] == {"layer 1": 1.0, "layer 2": 0.5, "all layers": 6 / 8}
+    assert frozen["1. a"] == {"layer 1": 0.5, "layer 2": 0.25, "all layers": 3 / 8}
+    assert frozen["2. b"] == {"layer 1": 0.75, "layer 2": 0.5, "all layers": 5 / 8}
+    assert frozen["4. a again"] == {"layer 1": 1.0, "layer 2": 0.5, "all layers": 6 / 8}
     reused = paths.reused()
-    assert reused["1 a"] == {"layer 1": 0.0, "layer 2": 0.0, "all layers": 0.0}
-    assert reused["2 b"] == {"layer 1": 0.5, "layer 2": 0.0, "all layers": 1 / 3}
-    assert reused["3 a again"] == {"layer 1": 0.0, "layer 2": 1.0, "all layers": 1 / 2}
+    assert reused["1. a"] == {"layer 1": 0.0, "layer 2": 0.0, "all layers": 0.0}
+    assert reused["2. b"] == {"layer 1": 0.5, "layer 2": 0.0, "all layers": 1 / 3}
+    assert reused["4. a again"] == {"layer 1": 0.0, "layer 2": 1.0, "all layers": 1 / 2}
     always_on = made(always_on=True)
     assert always_on.overlap() == paths.overlap()  # of what genotypes name
     assert always_on.frozen_share() == frozen
-    assert always_on.reused()["3 a again"] == {"layer 1": 3 / 4, "layer 2": 1, "all layers": 5 / 6}
+    assert always_on.reused()["4. a again"] == {"layer 1": 3 / 4, "layer 2": 1, "all layers": 5 / 6}
     assert made().kinds()[2].tolist() == [[3, 3, 3, 1], [3, 0, 0, 2]]
     assert always_on.kinds()[2].tolist() == [[2, 2, 2, 1], [2, 0, 0, 2]]
 
@@ -126,6 +126,7 @@ def test_a_run_tells_its_paths(tmp_path):
     run = run_of(tmp_path, cycles=2)  # the second time around evolves nothing
     paths = load_paths(run)
     assert paths.visits == ("toy-a", "toy-b")
+    assert paths.names == ["1. toy-a", "2. toy-b"]
     state = checkpoint.load_latest(run / "checkpoints").state["learner"]
     net = {name: w for name, w in state["net"].items() if name in ("paths", "frozen")}
     assert np.array_equal(paths.active[0], net["paths"][0].numpy())
@@ -274,7 +275,7 @@ def test_figures_show_the_numbers(tmp_path):
 
     (axes,) = frozen_figure(paths).axes
     lines = {line.get_label(): list(line.get_ydata()) for line in axes.lines}
-    assert lines == {"1 a": [0.5, 0.25], "2 b": [0.75, 0.5], "3 a again": [1.0, 0.5]}
+    assert lines == {"1. a": [0.5, 0.25], "2. b": [0.75, 0.5], "4. a again": [1.0, 0.5]}
 
     fitness, spread = evolution_figure(paths).axes
     for axes, column in ((fitness, "mean"), (spread, "diversity")):
@@ -300,11 +301,11 @@ def test_figures_show_the_numbers(tmp_path):
     nothing = replace(one, mean=np.zeros(3))  # learned nothing: it has no scale, others share one
     assert replace(paths, evolution=(nothing, scores, scores)).by_scale == [[0, 1, 2]]
     assert replace(paths, evolution=(nothing, scores, one)).by_scale == [[0], [1], [2]]
-    charts = path_parts._over_games(["1. a", "2. b", "3. a again"], games)
-    titles = ["mean fitness, 1. a", "mean fitness, 2. b", "mean fitness, 3. a again", "diversity"]
+    charts = path_parts._over_games(games)
+    titles = ["mean fitness, 1. a", "mean fitness, 2. b", "mean fitness, 4. a again", "diversity"]
     assert [chart.title for chart in charts] == titles
     assert [len(chart.lines) for chart in charts] == [1, 1, 1, 3]
-    assert [chart.title for chart in path_parts._over_games(["1", "2", "3"], paths)] == [
+    assert [chart.title for chart in path_parts._over_games(paths)] == [
         "mean fitness",
         "diversity",
     ]

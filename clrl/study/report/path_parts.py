@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -61,7 +61,6 @@ def path_parts(label: str, run: Run) -> list[Part]:
     except ClrlError as error:  # no visit is through, no checkpoint any more, an older version
         return [Caution([f"no paths are shown: {error}"])] if run.finished else []
     name = f"{label}, seed {run.seed}"
-    names = [f"{k}. {visit}" for k, visit in enumerate(paths.visits, 1)]
     few: dict[str, list[str]] = {}
     for visit, layer, n in paths.short:
         few.setdefault(visit, []).append(f"{n} in {layer}")
@@ -72,17 +71,17 @@ def path_parts(label: str, run: Run) -> list[Part]:
     ]
     return [
         *([Caution(short)] if short else []),
-        _visits(name, names, paths),
-        _evolutions(name, names, paths),
-        _drawn(name, names, paths),
-        _frozen(name, names, paths),
-        *([_shared(name, names, paths)] if len(names) > 1 else []),
+        _visits(name, paths),
+        _evolutions(name, paths),
+        _drawn(name, paths),
+        _frozen(name, paths),
+        *([_shared(name, paths)] if len(paths.visits) > 1 else []),
     ]
 
 
-def _visits(name: str, names: Sequence[str], paths: Paths) -> Table:
+def _visits(name: str, paths: Paths) -> Table:
     rows: list[list[Cell]] = []
-    for visit, one, active in zip(names, paths.evolution, paths.active, strict=True):
+    for visit, one, active in zip(paths.names, paths.evolution, paths.active, strict=True):
         ends: list[Cell] = [None] * 4
         held, lost = len(one.seen), int(one.overwritten.sum())
         if len(one.seen):
@@ -101,9 +100,9 @@ def _path_text(active: NDArray[np.bool_]) -> str:
     return " / ".join(" ".join(str(m + 1) for m in np.flatnonzero(layer)) for layer in active)
 
 
-def _evolutions(name: str, names: Sequence[str], paths: Paths) -> Figure:
+def _evolutions(name: str, paths: Paths) -> Figure:
     rows: list[list[Cell]] = []
-    for visit, one in zip(names, paths.evolution, strict=True):
+    for visit, one in zip(paths.names, paths.evolution, strict=True):
         for i in _some(one, ROWS):
             rows.append([visit, int(one.seen[i]), float(one.mean[i]), float(one.diversity[i])])
     columns = ("visit", "games or batches", "mean fitness", "diversity")
@@ -112,13 +111,13 @@ def _evolutions(name: str, names: Sequence[str], paths: Paths) -> Figure:
         "Mean fitness of the genotypes that were evaluated and not overwritten since, which is "
         "more than that of all that were tried: raw return, or accuracy from 0 to 1. "
         "Diversity is 0 where all paths are the same, 1 where no two share a module.",
-        _over_games(names, paths),
+        _over_games(paths),
         Table("mean fitness and diversity", columns, rows),
-        names,
+        paths.names,
     )
 
 
-def _over_games(names: Sequence[str], paths: Paths) -> list[LineChart]:
+def _over_games(paths: Paths) -> list[LineChart]:
     """Return charts of fitness, several where its scales differ, and one of diversity."""
     x = "games or batches"
     fitness, diversity = [
@@ -130,7 +129,8 @@ def _over_games(names: Sequence[str], paths: Paths) -> list[LineChart]:
     ]
     charts = []
     for visits in paths.by_scale:
-        title = "mean fitness" if len(visits) == len(names) else f"mean fitness, {names[visits[0]]}"
+        whole = len(visits) == len(paths.visits)
+        title = "mean fitness" if whole else f"mean fitness, {paths.names[visits[0]]}"
         charts.append(LineChart(title, x, "", [fitness[i] for i in visits], include=(0.0,)))
     return [*charts, LineChart("diversity", x, "", diversity, include=(0.0, 1.0))]
 
@@ -141,19 +141,19 @@ def _some(one: Evolution, most: int) -> list[int]:
     return sorted({int(i) for i in np.linspace(0, n - 1, min(n, most)).round()})
 
 
-def _drawn(name: str, names: Sequence[str], paths: Paths) -> Figure:
+def _drawn(name: str, paths: Paths) -> Figure:
     frozen = ["frozen, always on"] if paths.always_on else ["reused", "frozen, unused"]
     return Figure(
         f"{name}: the path of each visit",
         "A row a layer, the input at the bottom; small dots are modules that are left free. The "
         "table has the share of each path's modules that were frozen before it.",
-        [PathChart(*each) for each in zip(names, paths.kinds(), strict=True)],
+        [PathChart(*each) for each in zip(paths.names, paths.kinds(), strict=True)],
         _by_layer("share of each path's modules that were frozen before", paths, paths.reused()),
         ["new", *frozen],
     )
 
 
-def _frozen(name: str, names: Sequence[str], paths: Paths) -> Figure:
+def _frozen(name: str, paths: Paths) -> Figure:
     shares = [list(share.values())[:-1] for share in paths.frozen_share().values()]
     lines = [Line(i, list(enumerate(share, 1))) for i, share in enumerate(shares)]
     return Figure(
@@ -161,7 +161,7 @@ def _frozen(name: str, names: Sequence[str], paths: Paths) -> Figure:
         "1: none is left to learn with.",
         [LineChart("share frozen", "layer", "", lines, include=(0.0, 1.0))],
         _by_layer("share of all modules that is frozen", paths, paths.frozen_share()),
-        names,
+        paths.names,
     )
 
 
@@ -171,10 +171,11 @@ def _by_layer(title: str, paths: Paths, shares: Shares) -> Table:
     return Table(title, ("visit", *paths.layers, WHOLE), rows, shades)
 
 
-def _shared(name: str, names: Sequence[str], paths: Paths) -> Table:
+def _shared(name: str, paths: Paths) -> Table:
     overlap, chance = paths.overlap(), paths.overlap_by_chance()
     rows: list[list[Cell]] = []
     shades: list[list[float | None]] = []
+    names = paths.names
     for i, j in combinations(range(len(names)), 2):
         for layer in (WHOLE, *paths.layers):
             shares = [overlap[layer][i][j], chance[layer][i][j]]

@@ -307,8 +307,9 @@ def shared(runs: Runs) -> str:
     if lost := [seed for seed, run in runs.items() if not (run.folder / "checkpoints").is_dir()]:
         return f"not known: no checkpoint is there of seed {', '.join(map(str, lost))}"
     for run in runs.values():
-        paths, a, b = load_paths(run.folder), run.source_place, len(run.walk) - 1
-        assert a is not None
+        assert run.source_place is not None
+        paths = load_paths(run.folder)
+        a, b = (paths.visits.index(run.walk[place]) for place in (run.source_place, -1))
         always_on |= paths.always_on
         overlap.append(f"{paths.overlap()[WHOLE][a][b]:.2f}")
         chance.append(f"{paths.overlap_by_chance()[WHOLE][a][b]:.2f}")

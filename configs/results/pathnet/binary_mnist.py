@@ -166,7 +166,7 @@ def overlap(method: PathNetMethod, pair: tuple[str, str]) -> tuple[float, float]
     """Return which share of their modules the two tasks' paths have in common, and by chance."""
     taken = method.state_dict()["paths"]
     active = np.stack([taken[1].numpy(), taken[2].numpy()])
-    paths = Paths(pair, active, active, np.zeros_like(active), False, (), ACTIVE)
+    paths = Paths(pair, active, active, np.zeros_like(active), False, (), ACTIVE, (1, 2))
     found = [matrix[WHOLE][0][1] for matrix in (paths.overlap(), paths.overlap_by_chance())]
     assert found[0] is not None and found[1] is not None
     return found[0], found[1]
