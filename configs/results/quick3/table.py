@@ -9,7 +9,8 @@ were drawn by chance and heads were float32. Beside this file it writes
     runs.md    every run: each game's score after its own visit, and all of them at the end
     table.md   every method: the share of each old game's score that is left at the end, and what
                later games came to, as a share of the same game alone, from scratch
-    differences.md   of every two methods, paired by seed, with Student's 95 % intervals
+    differences.md   of every two methods, paired by seed, with Student's 95 % intervals; *: of n
+               intervals that of level 1 - 0.05 / n leaves out 0 too (Bonferroni)
     kept.svg   the share left, mean of the old games, against the last game's score, a point a run
     penalty.csv   what a penalty was worth, in units of the loss, in each visit it acted in: of
                   runs whose metrics.jsonl is there (the file committed is of runs that recorded
@@ -129,21 +130,30 @@ def differences(groups: dict[str, list[tuple[str, int, dict]]]) -> str:
     """Return a row for every two methods that have three seeds in common."""
     measures = ("average_performance", "forgetting")
     lines = ["| | seeds | average performance | forgetting |", "|---|---:|---:|---:|"]
+    rows: list[tuple[str, list[list[float]]]] = []
     for ours, theirs in combinations(groups.values(), 2):
-        cells = []
+        each = []
         for measure in measures:
             a, b = (
                 {seed: summary["normalised"]["metrics"][measure] for _, seed, summary in runs}
                 for runs in (theirs, ours)
             )
-            found = list(paired_differences(a, b).values())
-            if interval := t_interval(found):
-                ends = f"{interval.low:.2f} to {interval.high:.2f}"
-                cells.append(f"{statistics.mean(found):.2f} ({ends})")
-        if cells:
-            name = f"{theirs[0][0]} less {ours[0][0]}"
-            lines.append(f"| {name} | {len(found)} | {' | '.join(cells)} |")
+            each.append(list(paired_differences(a, b).values()))
+        if t_interval(each[0]):
+            rows.append((f"{theirs[0][0]} less {ours[0][0]}", each))
+    n = sum(any(found) for _, each in rows for found in each)  # two that lose nothing: no question
+    for name, each in rows:
+        cells = " | ".join(difference(found, n) for found in each)
+        lines.append(f"| {name} | {len(each[0])} | {cells} |")
     return "\n".join(lines) + "\n"
+
+
+def difference(found: list[float], n: int) -> str:
+    """Return the mean of differences, its interval, and a star where it stands among n."""
+    interval, wide = t_interval(found), t_interval(found, 1 - 0.05 / n)
+    assert interval is not None and wide is not None
+    star = " *" if wide.low > 0 or wide.high < 0 else ""
+    return f"{statistics.mean(found):.2f} ({interval.low:.2f} to {interval.high:.2f}){star}"
 
 
 def kept(summary: dict) -> list[float]:
