@@ -277,7 +277,11 @@ class Learner:
         return None
 
     def _load_optimizer(self, state: dict[str, Any], kind: str | None) -> None:
-        """Restore what the optimizer knows; its settings are those of now, if they were edited."""
+        """Restore what the optimizer knows; its settings are those of now, if they were edited.
+
+        But for its step size, which every update sets (`set_learning_rate`): after the last one it
+        is what that one had.
+        """
         here = type(self.optimizer).__name__
         if kind is not None and kind != here:  # None: a checkpoint from before it was told
             raise ClrlError(
@@ -286,7 +290,7 @@ class Learner:
                 2,
             )
         groups = [
-            {key: value for key, value in group.items() if key != "params"}
+            {key: value for key, value in group.items() if key not in ("params", "lr")}
             for group in self.optimizer.param_groups
         ]
         begun = {p: dict(own) for p, own in self.optimizer.state.items()}

@@ -378,8 +378,8 @@ def test_stopped_anywhere_and_resumed_equals_never_stopped(never_stopped, tmp_pa
         calls = stop_at(patch, None)
         train(config, tmp_path / "counted", toy_sequence(2))
     rng = np.random.default_rng()
-    points = rng.choice(calls[0], 8, replace=False) + 1  # in updates, and at steps of evaluations
-    for call in points.tolist():
+    points = rng.choice(calls[0] - 1, 7, replace=False) + 1  # in updates, at evaluations' steps
+    for call in [*points.tolist(), calls[0]]:  # the last: no update is left to come
         runs = tmp_path / f"stopped_at_{call}"
         with monkeypatch.context() as patch:
             stop_at(patch, call)
