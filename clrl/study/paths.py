@@ -19,7 +19,7 @@ from clrl.run import checkpoint
 from clrl.run.folder import RunFolder
 from clrl.run.records import read_records
 
-__all__ = ["Evolution", "Paths", "load_paths"]
+__all__ = ["Evolution", "Paths", "load_paths", "modules_text"]
 
 WHOLE = "all layers"
 SCALES = 5.0  # times the lowest of visits' highest fitness: what is higher flattens it on one axis
@@ -212,6 +212,15 @@ def load_paths(run: Path) -> Paths:
         np.asarray(method["winners"][min(method["winners"])]).shape[1],
         tuple(sorted(method["winners"])),
     )
+
+
+def modules_text(active: NDArray[np.bool_]) -> str:
+    """Return (L, M) modules by layer, from the input on and counted from 1.
+
+    >>> modules_text(np.array([[False, True, True], [True, False, False]]))
+    '2 3 / 1'
+    """
+    return " / ".join(" ".join(str(m + 1) for m in np.flatnonzero(layer)) for layer in active)
 
 
 def _intersection_over_union(active: NDArray[np.bool_]) -> list[list[float | None]]:

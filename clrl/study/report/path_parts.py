@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clrl.errors import ClrlError
-from clrl.study.paths import WHOLE, Evolution, Paths, load_paths
+from clrl.study.paths import WHOLE, Evolution, Paths, load_paths, modules_text
 from clrl.study.report.axes import Frame, marker, style
 from clrl.study.report.charts import Line, LineChart
 from clrl.study.report.document import Caution, Cell, Figure, Part, Table
@@ -87,17 +87,12 @@ def _visits(name: str, paths: Paths) -> Table:
         if len(one.seen):
             ends = [float(x) for y in (one.mean, one.diversity) for x in (y[0], y[-1])]
         seen = int(one.seen[-1]) if len(one.seen) else 0
-        rows.append([visit, held, lost, seen, *ends, _path_text(active)])
+        rows.append([visit, held, lost, seen, *ends, modules_text(active)])
     columns = (
         *("visit", "tournaments", "overwritten", "games or batches", "mean fitness, first", "last"),
         *("diversity, first", "last", "its own modules, by layer"),
     )
     return Table(f"{name}: evolution, a row a visit", columns, rows)
-
-
-def _path_text(active: NDArray[np.bool_]) -> str:
-    """Return modules by layer, from the input on and counted from 1: `2 5 9 / 1 3`."""
-    return " / ".join(" ".join(str(m + 1) for m in np.flatnonzero(layer)) for layer in active)
 
 
 def _evolutions(name: str, paths: Paths) -> Figure:

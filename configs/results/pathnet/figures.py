@@ -26,8 +26,6 @@ from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 
-import numpy as np
-
 from clrl.errors import ClrlError
 from clrl.study.figures import save
 from clrl.study.path_figures import (
@@ -36,7 +34,7 @@ from clrl.study.path_figures import (
     module_overlap_figure,
     paths_figure,
 )
-from clrl.study.paths import WHOLE, Paths, load_paths
+from clrl.study.paths import WHOLE, Paths, load_paths, modules_text
 
 
 def main() -> None:
@@ -44,12 +42,12 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
     given = parser.parse_args()
-    found = {f"{run.resolve().parent.name}/{run.name}": load_paths(run) for run in given.runs}
+    found = [(f"{run.resolve().parent.name}/{run.name}", load_paths(run)) for run in given.runs]
     given.out.mkdir(parents=True, exist_ok=True)
-    write(given.out / "visits.csv", [row for run in found for row in visits(run, found[run])])
-    if pairs := [row for run in found for row in overlaps(run, found[run])]:
+    write(given.out / "visits.csv", [row for each in found for row in visits(*each)])
+    if pairs := [row for each in found for row in overlaps(*each)]:
         write(given.out / "overlap.csv", pairs)
-    paths = next(iter(found.values()))
+    _, paths = found[0]
     figures = {"paths": paths_figure, "frozen": frozen_figure, "evolution": evolution_figure}
     if len(paths.visits) > 1:
         figures["overlap"] = module_overlap_figure
@@ -65,7 +63,7 @@ def visits(run: str, paths: Paths) -> list[dict[str, object]]:
             "run": run,
             "visit": number,
             "task": task,
-            "path": " / ".join(" ".join(str(m + 1) for m in np.flatnonzero(row)) for row in used),
+            "path": modules_text(used),
             "frozen_before": " / ".join(str(n) for n in frozen.sum(1)),
             "tournaments": len(one.seen),
             "overwritten": int(one.overwritten.sum()),
