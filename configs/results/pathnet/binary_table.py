@@ -66,59 +66,68 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     ]
     for threshold in reversed(THRESHOLDS):
         for arm in ARMS:
-            first, second = (counts(rows, arm, place, threshold) for place in (1, 2))
-            if not all(c.values.size for c in (*first, *second)):
-                continue
-            late = [
-                sum(
-                    int(row[str(threshold)] == "")
-                    for row in rows
-                    if (row["arm"], int(row["place"])) == (arm, place)
-                )
-                for place in (1, 2)
-            ]
-            across = []
-            for place in (1, 2):
-                fixed = counts(rows, "fixed", place, threshold)
-                known = arm != "fixed" and all(c.values.size for c in fixed)
-                across.append(speed_up(fixed, second) if known else "")
-            cells = [
-                arm,
-                f"{100 * threshold:g} %",
-                str(sum(c.values.size for c in second)),
-                middle(first),
-                middle(second),
-                f"{late[0]}, {late[1]}",
-                speed_up(first, second),
-                *across,
-            ]
-            lines.append(f"| {' | '.join(cells)} |")
+            if cells := compared(rows, arm, threshold):
+                lines.append(f"| {' | '.join(cells)} |")
     populations, inits = (
         ", ".join(sorted({str(row[name]) for row in rows})) for name in ("population", "init")
     )
     lines += ["", f"Population: {populations}; initial weights: {inits}. {INTERVALS}", ""]
     lines += [PUBLISHED, ""]
-    primary = THRESHOLDS[-1]
     for k, pair in enumerate(PAIRS):
-        told = []
-        for arm in ARMS:
-            first, second = (counts(rows, arm, place, primary)[k] for place in (1, 2))
-            if first.values.size and second.values.size:
-                told.append(
-                    f"{arm} {first.values.mean():.0f} from scratch, {second.values.mean():.0f} "
-                    f"second, speed-up {speed_up([first], [second])}"
-                )
-        shares = [
-            (float(row["overlap"]), float(row["by_chance"]))
-            for row in rows
-            if (row["pair"], row["arm"]) == (" then ".join(pair), "pathnet")
-        ]
-        if shares:
-            found, chance = np.mean(shares, axis=0)
-            told.append(f"paths share {found:.2f} of their modules, by chance {chance:.2f}")
-        if told:
+        if told := of_pair(rows, k):
             lines.append(f"- {' then '.join(pair)}: {'; '.join(told)}")
     return "\n".join(lines) + "\n"
+
+
+def compared(rows: Sequence[dict[str, Any]], arm: str, threshold: float) -> list[str]:
+    """Return the cells of a net's row at a threshold; none while some task has no run of it."""
+    first, second = (counts(rows, arm, place, threshold) for place in (1, 2))
+    if not all(c.values.size for c in (*first, *second)):
+        return []
+    late = [
+        sum(
+            int(row[str(threshold)] == "")
+            for row in rows
+            if (row["arm"], int(row["place"])) == (arm, place)
+        )
+        for place in (1, 2)
+    ]
+    across = []
+    for place in (1, 2):
+        fixed = counts(rows, "fixed", place, threshold)
+        known = arm != "fixed" and all(c.values.size for c in fixed)
+        across.append(speed_up(fixed, second) if known else "")
+    return [
+        arm,
+        f"{100 * threshold:g} %",
+        str(sum(c.values.size for c in second)),
+        middle(first),
+        middle(second),
+        f"{late[0]}, {late[1]}",
+        speed_up(first, second),
+        *across,
+    ]
+
+
+def of_pair(rows: Sequence[dict[str, Any]], k: int) -> list[str]:
+    """Return what each net came to in one pair, at the highest threshold, and what paths share."""
+    told = []
+    for arm in ARMS:
+        first, second = (counts(rows, arm, place, THRESHOLDS[-1])[k] for place in (1, 2))
+        if first.values.size and second.values.size:
+            told.append(
+                f"{arm} {first.values.mean():.0f} from scratch, {second.values.mean():.0f} "
+                f"second, speed-up {speed_up([first], [second])}"
+            )
+    shares = [
+        (float(row["overlap"]), float(row["by_chance"]))
+        for row in rows
+        if (row["pair"], row["arm"]) == (" then ".join(PAIRS[k]), "pathnet")
+    ]
+    if shares:
+        found, chance = np.mean(shares, axis=0)
+        told.append(f"paths share {found:.2f} of their modules, by chance {chance:.2f}")
+    return told
 
 
 def middle(by_task: Sequence[Counts]) -> str:
